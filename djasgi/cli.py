@@ -1,0 +1,305 @@
+"""The commands: parse, resolve, hand the plan on. Decides nothing."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from djasgi import __version__
+from djasgi.errors import DjasgiError, ExitCode
+from djasgi.kinds import Flag, Kind, Repeated, complaint
+from djasgi.options import OPTIONS, SECTIONS, Spec
+
+COMMANDS = {
+    "Run": ("serve", "manage"),
+    "Understand": ("explain", "servers"),
+}
+
+
+class _Value(click.ParamType[Any]):
+    """The click type of an option: its own kind does the work."""
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind.item if isinstance(kind, Repeated) else kind
+        self.name = kind.metavar
+        self.addresses = type(kind) is not Repeated and isinstance(kind, Repeated)
+        if self.addresses:
+            self.kind = kind
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:
+        try:
+            return self.kind.parse(value)
+        except ValueError as error:
+            self.fail(f"{complaint(error, value)}.", param, ctx)
+
+
+def _parameter(spec: Spec) -> click.Parameter:
+    if spec.argument:
+        return click.Argument([spec.field], required=False, type=_Value(spec.kind))
+    if isinstance(spec.kind, Flag):
+        flags = [*spec.flags]
+        flags[-1] += f"/--no-{spec.name}" if spec.default or spec.toml else ""
+        return click.Option(
+            [spec.field, *flags], default=None, help=spec.help, is_flag=True
+        )
+    several = type(spec.kind) is Repeated
+    return click.Option(
+        [spec.field, *spec.flags],
+        default=None,
+        help=spec.help,
+        metavar=spec.kind.metavar,
+        multiple=several,
+        type=_Value(spec.kind),
+    )
+
+
+class _Command(click.Command):
+    """A command whose help groups the options in sections."""
+
+    def format_options(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {name: [] for name in SECTIONS}
+        own = []
+        for param in self.get_params(ctx):
+            spec = OPTIONS.get(param.name or "")
+            record = param.get_help_record(ctx)
+            if record is None:
+                continue
+            if spec is None:
+                own.append(record)
+            else:
+                sections[spec.section].append((record[0], _described(spec)))
+        for section, records in sections.items():
+            if records:
+                with formatter.section(section):
+                    formatter.write_dl(records, col_max=26)
+        with formatter.section("Options"):
+            formatter.write_dl(own, col_max=26)
+
+
+def _described(spec: Spec) -> str:
+    names = ", ".join(filter(None, (spec.variable, spec.platform)))
+    default = f"default: {spec.show(spec.default)}"
+    if spec.default is None or spec.default == ():
+        return f"{spec.help} [{names}]"
+    return f"{spec.help} [{names}; {default}]"
+
+
+class _Group(click.Group):
+    def format_commands(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        for title, names in COMMANDS.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [
+                        (name, self.commands[name].get_short_help_str(60))
+                        for name in names
+                    ],
+                    col_max=10,
+                )
+
+    def format_options(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        self.format_commands(ctx, formatter)
+        records = (param.get_help_record(ctx) for param in self.get_params(ctx))
+        with formatter.section("Options"):
+            formatter.write_dl([record for record in records if record])
+
+
+def _options(*names: str) -> Callable[[click.Command], click.Command]:
+    """Add the parameters of these options, or of all, to a command."""
+
+    def add(command: click.Command) -> click.Command:
+        specs = [OPTIONS[name] for name in names] or list(OPTIONS.values())
+        command.params[:0] = [_parameter(spec) for spec in specs]
+        return command
+
+    return add
+
+
+def _given(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What was typed, and only that."""
+    return {
+        name: value
+        for name, value in parameters.items()
+        if name in OPTIONS and value is not None and value != ()
+    }
+
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
+
+
+@click.group(
+    cls=_Group,
+    context_settings=CONTEXT,
+    subcommand_metavar="COMMAND [OPTIONS]",
+    options_metavar="",
+    epilog="djasgi COMMAND -h shows the options of a command.",
+    no_args_is_help=False,
+    invoke_without_command=True,
+)
+@click.version_option(
+    __version__,
+    "-V",
+    "--version",
+    message="djasgi %(version)s",
+    help="Show the version and exit.",
+)
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Run Django on ASGI. Finds your project, settles its settings, and serves it
+    with uvicorn, hypercorn or daphne: the same options, the same behaviour.
+
+    \b
+        djasgi serve                     in your project's folder
+        djasgi serve --env production    where people use it
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+@_options()
+@cli.command(cls=_Command, context_settings=CONTEXT)
+@click.option("--dry-run", is_flag=True, help="Print what would run, like explain.")
+def serve(*, dry_run: bool, **parameters: Any) -> int:
+    """Serve, with workers and a graceful stop.
+
+    APP is found by itself: ASGI_APPLICATION of the settings, else the project's
+    asgi.py, else Django's own application.
+    """
+    from djasgi import run
+    from djasgi.plan import resolve
+
+    plan = resolve("serve", _given(parameters), os.environ, Path.cwd())
+    if dry_run:
+        from djasgi import explain
+
+        click.echo(explain.text(plan, every=False))
+        return ExitCode.STOPPED
+    return run.serve(plan)
+
+
+@_options()
+@cli.command("explain", cls=_Command, context_settings=CONTEXT)
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="For people, or for machines.",
+)
+@click.option("--all", "every", is_flag=True, help="Show the defaults as well.")
+def explain_command(*, output_format: str, every: bool, **parameters: Any) -> int:
+    """What would run, and where each value comes from.
+
+    Takes the same arguments as serve, starts nothing, and prints the nearest command
+    line of the chosen server. Secrets are masked.
+    """
+    from djasgi import explain
+    from djasgi.plan import resolve
+
+    plan = resolve("serve", _given(parameters), os.environ, Path.cwd())
+    if output_format == "json":
+        click.echo(explain.as_json(plan))
+    else:
+        click.echo(explain.text(plan, every=every))
+    return ExitCode.STOPPED
+
+
+@cli.command(cls=_Command, context_settings=CONTEXT)
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="For people, or for machines.",
+)
+def servers(*, output_format: str) -> int:
+    """The three servers, and how each option is met."""
+    from djasgi import reference
+
+    if output_format == "json":
+        click.echo(reference.servers_json())
+    else:
+        reference.print_servers()
+    return ExitCode.STOPPED
+
+
+@_options("project", "env", "settings", "env_file")
+@cli.command(
+    cls=_Command,
+    context_settings=CONTEXT
+    | {"ignore_unknown_options": True, "allow_interspersed_args": False},
+    options_metavar="[OPTIONS]",
+)
+@click.argument("command", nargs=-1, required=True, metavar="COMMAND [ARGS]...")
+def manage(*, command: tuple[str, ...], **parameters: Any) -> int:
+    """Run a manage.py command under the same environment.
+
+    \b
+        djasgi manage --env production migrate
+    """
+    from djasgi import run
+    from djasgi.plan import resolve
+
+    plan = resolve(
+        "manage", _given(parameters), os.environ, Path.cwd(), application=False
+    )
+    return run.manage(plan, command)
+
+
+def main(argv: list[str] | None = None, prog_name: str = "djasgi") -> NoReturn:
+    """Run the command line and exit with the documented code."""
+    try:
+        code = cli.main(argv, prog_name=prog_name, standalone_mode=False)
+    except DjasgiError as error:
+        from djasgi import output
+
+        output.report(error)
+        code = error.exit_code
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.Abort:
+        code = 130
+    except click.ClickException as error:
+        code = _report_usage(error)
+    except BrokenPipeError:
+        code = ExitCode.FAILURE
+    _flush()
+    sys.exit(int(code or 0))
+
+
+def _flush() -> None:
+    """Write out what is left, or nothing when nobody reads it any more.
+
+    The interpreter would try at its end, and change the exit code to 120.
+    """
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _report_usage(error: click.ClickException) -> int:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "djasgi"
+    message = " ".join(error.format_message().split())
+    click.echo(f"Error: {message}", err=True)
+    click.echo(f"Try: {path} --help", err=True)
+    return ExitCode.USAGE

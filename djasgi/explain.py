@@ -1,0 +1,243 @@
+"""`djasgi explain`: the plan, the origin of each value, the nearest native command."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from importlib.metadata import version
+from typing import Any
+
+from djasgi import logs, output, run, servers
+from djasgi.options import OPTIONS
+from djasgi.plan import LaunchPlan
+from djasgi.servers.base import Refused
+from djasgi.values import DEFAULT, Value
+
+PROJECT_OPTIONS = ("app", "project", "env", "settings")
+ADDRESS_OPTIONS = ("host", "port", "bind", "uds", "fd")
+
+
+def describe(plan: LaunchPlan) -> dict[str, Any]:
+    """Everything that `text` shows, as plain data; secrets masked.
+
+    Raises UsageError for what serve would refuse before it starts.
+    """
+    run.vet(plan)
+    return {
+        "project": _project(plan),
+        "serving": [
+            _option(name, value)
+            for name, value in plan.values.items()
+            if name not in PROJECT_OPTIONS
+        ],
+        "variables": [
+            {"name": name, "value": _variable(name, value), "origin": value.origin}
+            for name, value in plan.variables.items()
+            if name != "DJANGO_SETTINGS_MODULE"
+        ],
+        "native": _native(plan),
+        "warnings": list(plan.warnings),
+    }
+
+
+def as_json(plan: LaunchPlan) -> str:
+    """The plan for machines."""
+    return output.json_text(describe(plan))
+
+
+def text(plan: LaunchPlan, *, every: bool) -> str:
+    """The plan for people, at most 80 columns where the values allow it."""
+    color = logs.use_color(sys.stdout, os.environ)
+    data = describe(plan)
+    lines = [output.style("Project", output.BOLD, color=color)]
+    lines += output.rows(_project_rows(data["project"]), color=color)
+    lines += ["", output.style("Serving", output.BOLD, color=color)]
+    lines += output.rows(
+        _serving_rows(plan, data["serving"], every), color=color, label=_label(every)
+    )
+    if data["variables"]:
+        entries = [(v["name"], v["value"], v["origin"]) for v in data["variables"]]
+        label = max(len(name) for name, _, _ in entries) + 2
+        lines += ["", output.style("Variables", output.BOLD, color=color)]
+        lines += output.rows(entries, color=color, label=max(label, 14))
+    lines += ["", output.style("Nearest native command", output.BOLD, color=color)]
+    lines += _native_lines(data["native"])
+    if data["warnings"]:
+        lines += ["", *(output.printable(w) for w in data["warnings"])]
+    return "\n".join(lines)
+
+
+def _label(every: bool) -> int:
+    return 27 if every else 14
+
+
+def _project(plan: LaunchPlan) -> dict[str, Any]:
+    found = plan.application
+    return {
+        "root": {"value": str(plan.path), "origin": plan.root.origin},
+        "application": {
+            "value": output.application(plan),
+            "origin": found.origin,
+            "synthesised": found.target is None,
+            "not_taken": [
+                {"path": other.path, "reason": other.reason} for other in found.rejected
+            ],
+        },
+        "environment": _origin(plan.environment),
+        "settings": _origin(plan.settings),
+        "configuration": str(plan.configuration) if plan.configuration else None,
+    }
+
+
+def _origin(value: Value | None) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    return {
+        "value": value.value,
+        "origin": value.origin,
+        "instead_of": [
+            {"value": other, "origin": origin} for other, origin in value.instead_of
+        ],
+    }
+
+
+def _option(name: str, value: Value) -> dict[str, Any]:
+    spec = OPTIONS[name]
+    return {
+        "option": spec.name,
+        "value": _shown(name, value.value),
+        "origin": value.origin,
+        "instead_of": [
+            {"value": _shown(name, other), "origin": origin}
+            for other, origin in value.instead_of
+        ],
+    }
+
+
+def _shown(name: str, value: Any) -> str:
+    if name in ("header", "native") and isinstance(value, tuple):
+        item = OPTIONS[name].kind
+        pairs = [(key, output.masked(key, text)) for key, text in value]
+        return OPTIONS[name].show(tuple(pairs)) if pairs else item.show(())
+    if isinstance(value, str) and name in ADDRESS_OPTIONS:
+        return value
+    return OPTIONS[name].show(value)
+
+
+def _variable(name: str, value: Value) -> str:
+    if value.secret:
+        return output.MASK
+    return output.masked(name, str(value.value))
+
+
+def _project_rows(project: dict[str, Any]) -> list[tuple[str, str, str]]:
+    entries = []
+    for name in ("root", "application", "environment", "settings"):
+        value = project[name]
+        if value is None:
+            continue
+        entries.append((name, value["value"], value["origin"]))
+        entries += _instead(value.get("instead_of", ()))
+        entries += [
+            ("", f"not {other['path']}: {other['reason']}", "")
+            for other in value.get("not_taken", ())
+        ]
+    return entries
+
+
+def _instead(others: Any) -> list[tuple[str, str, str]]:
+    return [
+        ("", f"instead of {other['value']}, {other['origin']}", "") for other in others
+    ]
+
+
+def _serving_rows(
+    plan: LaunchPlan, serving: list[dict[str, Any]], every: bool
+) -> list[tuple[str, str, str]]:
+    by_name = {entry["option"]: entry for entry in serving}
+    server = by_name["server"]
+    named = f"{server['value']} {version(server['value'])}"
+    address = next(
+        (plan.values[n] for n in ADDRESS_OPTIONS[::-1] if plan.values[n].asked),
+        Value(None, DEFAULT),
+    )
+    binds = ", ".join(str(bind) for bind in plan.binds)
+    entries = [("server", named, server["origin"]), *_instead(server["instead_of"])]
+    entries += [("bind", binds, address.origin)]
+    entries += [
+        ("", f"instead of {other}, {origin}", "")
+        for other, origin in address.instead_of
+    ]
+    workers = by_name["workers"]
+    entries += [
+        ("workers", workers["value"], workers["origin"]),
+        *_instead(workers["instead_of"]),
+    ]
+    special = {"server", "workers", *ADDRESS_OPTIONS}
+    rest = [entry for entry in serving if entry["option"] not in special]
+    shown = [entry for entry in rest if every or entry["origin"] != DEFAULT]
+    for entry in shown:
+        entries.append((entry["option"], entry["value"], entry["origin"]))
+        entries += _instead(entry["instead_of"])
+    if not every and len(rest) > len(shown):
+        hidden = len(rest) - len(shown)
+        entries.append(
+            (f"and {hidden} options at their defaults", "", "djasgi explain --all")
+        )
+    return entries
+
+
+def _native(plan: LaunchPlan) -> dict[str, Any]:
+    server = servers.load(plan.options.server)
+    support = server.SUPPORT
+    arguments = server.native_address(plan.binds)
+    cannot = []
+    for name, value in plan.values.items():
+        if name in (*PROJECT_OPTIONS, *ADDRESS_OPTIONS, "server") or not value.asked:
+            continue
+        how = support[name]
+        spec = OPTIONS[name]
+        if not isinstance(how, Refused) and how.flag:
+            arguments += how.arguments(value.value, spec.kind)
+        elif value.value != spec.default:
+            cannot.append(f"{spec.flag} {_shown(name, value.value)}")
+    environ = {name: _variable(name, value) for name, value in plan.variables.items()}
+    target = output.application(plan)
+    if plan.application.target is None:
+        target = "django.core.asgi:get_asgi_application"
+        how = support["factory"]
+        if not isinstance(how, Refused) and how.flag:
+            arguments += how.arguments(True, OPTIONS["factory"].kind)
+        else:
+            cannot.append("serve a project that has no asgi.py")
+    return {
+        "environment": environ,
+        "arguments": [server.NAME, target, *arguments],
+        "cannot": cannot + list(server.LACKS),
+    }
+
+
+def _native_lines(native: dict[str, Any]) -> list[str]:
+    words = [
+        *(
+            f"{name}={shlex.quote(value)}"
+            for name, value in native["environment"].items()
+        ),
+        *(shlex.quote(word) for word in native["arguments"]),
+    ]
+    lines = _wrapped(words)
+    lines += ["  It would not:"]
+    lines += [f"  - {output.printable(reason)}" for reason in native["cannot"]]
+    return lines
+
+
+def _wrapped(words: list[str]) -> list[str]:
+    """`words` as one shell command over several lines."""
+    lines = ["  "]
+    for word in words:
+        if len(lines[-1]) + len(word) > output.width() - 4 and lines[-1].strip():
+            lines[-1] += "\\"
+            lines.append("    ")
+        lines[-1] += f"{word} "
+    return [line.rstrip() for line in lines]

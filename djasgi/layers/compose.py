@@ -1,0 +1,45 @@
+"""The layers around the application, in their one order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from djasgi.layers.access import AccessLog
+from djasgi.layers.asgi import App, Middleware
+from djasgi.layers.headers import ResponseHeaders
+from djasgi.layers.lifespan import State
+from djasgi.layers.proxy import ProxyHeaders
+from djasgi.layers.root_path import RootPath
+from djasgi.options import Options
+
+
+def wrap(app: App, middleware: Sequence[Middleware]) -> App:
+    """`app` in the user's middleware, outermost first.
+
+    The result is what has a lifespan: middleware sees that scope too.
+    """
+    for layer in reversed(middleware):
+        app = layer(app)
+    return app
+
+
+def compose(app: App, options: Options, *, state: Mapping[str, Any] | None) -> App:
+    """`app`, from `wrap`, in the layers that `options` ask for; with none, itself.
+
+    From the outside: proxy headers and root path, which say what the client asked for
+    and so come before the access log that reports it; the access log; response
+    headers; the lifespan's `state`, None if the application has no lifespan.
+    """
+    if state is not None:
+        app = State(app, state)
+    if options.header:
+        app = ResponseHeaders(app, options.header)
+    trusted = options.forwarded_allow_ips if options.proxy_headers else None
+    if options.access_log:
+        app = AccessLog(app, trusted)
+    if options.root_path:
+        app = RootPath(app, options.root_path)
+    if trusted is not None:
+        app = ProxyHeaders(app, trusted)
+    return app

@@ -1,0 +1,355 @@
+"""Every option, declared once.
+
+The fields of `Options` are the declarations. From them are derived the command-line
+parameters, the `DJASGI_*` variables, the keys of `[tool.djasgi]`, validation, `djasgi
+explain` and the reference tables of the README. An option is declared by the piece of
+work that implements it, never earlier.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from djasgi.kinds import (
+    Addresses,
+    Bind,
+    BindAddress,
+    Bytes,
+    Choice,
+    Dotted,
+    FilePath,
+    Flag,
+    Header,
+    Integer,
+    Kind,
+    Mode,
+    Repeated,
+    RootPath,
+    Seconds,
+    Setting,
+    Text,
+    Workers,
+)
+
+SERVERS = ("uvicorn", "hypercorn", "daphne")
+
+SECTIONS = (
+    "Project",
+    "Server",
+    "Address",
+    "HTTP",
+    "WebSocket",
+    "TLS",
+    "Logging",
+    "Stopping",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """The declaration of one option."""
+
+    name: str
+    kind: Kind
+    default: Any
+    section: str
+    help: str
+    flags: tuple[str, ...]
+    platform: str | None
+    toml: bool
+    argument: bool
+
+    @property
+    def field(self) -> str:
+        return self.name.replace("-", "_")
+
+    @property
+    def variable(self) -> str:
+        return "DJASGI_" + self.field.upper()
+
+    @property
+    def flag(self) -> str:
+        """The spelling used in messages: `--keep-alive`, or `APP`."""
+        return self.name.upper() if self.argument else self.flags[-1]
+
+    def show(self, value: Any) -> str:
+        """`value` as a user would type it, `none` when there is none."""
+        if value is None or value == ():
+            return "none"
+        return "auto" if value == "auto" else self.kind.show(value)
+
+
+def option(
+    default: Any,
+    kind: Kind,
+    section: str,
+    help: str,  # noqa: A002
+    *,
+    short: str = "",
+    platform: str | None = None,
+    toml: bool = True,
+    argument: bool = False,
+) -> Any:
+    """A field of `Options`; its name becomes flag, variable and key."""
+    metadata = {
+        "kind": kind,
+        "section": section,
+        "help": help,
+        "short": short,
+        "platform": platform,
+        "toml": toml,
+        "argument": argument,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The value of every option. Seconds and bytes, unless the help says otherwise."""
+
+    app: str | None = option(
+        None,
+        Text("APP", "module:attribute, a module or a file"),
+        "Project",
+        "The application: module:attribute, module, module:factory() or a file. "
+        "Found by itself when it is not given.",
+        argument=True,
+    )
+    project: Path | None = option(
+        None,
+        FilePath(),
+        "Project",
+        "The directory with manage.py. Found by itself when it is not given.",
+    )
+    env: str | None = option(
+        None,
+        Text("NAME", "the name of an environment"),
+        "Project",
+        "The environment: its table in the configuration file, or the settings module "
+        "of that name.",
+        toml=False,
+    )
+    settings: str | None = option(
+        None,
+        Dotted(),
+        "Project",
+        "The settings module. Wins over the environment's.",
+        platform="DJANGO_SETTINGS_MODULE",
+    )
+    env_file: Path | None = option(
+        None,
+        FilePath(),
+        "Project",
+        "A file of NAME=value lines for the project's environment. Never overrides "
+        "what is already set.",
+    )
+    factory: bool = option(
+        False, Flag(), "Project", "APP is a function that returns the application."
+    )
+    middleware: tuple[str, ...] = option(
+        (),
+        Repeated(Text("MODULE:NAME", "module:attribute")),
+        "Project",
+        "ASGI middleware around the application, outermost first. Repeatable.",
+    )
+    server: str = option(
+        "uvicorn", Choice(*SERVERS), "Server", "The server that speaks to the clients."
+    )
+    workers: int | Literal["auto"] = option(
+        1,
+        Workers(),
+        "Server",
+        "Worker processes. 0 serves in this process; auto computes the number from the "
+        "CPUs and the memory that this process may use.",
+        platform="WEB_CONCURRENCY",
+    )
+    loop: str = option(
+        "auto",
+        Choice("auto", "uvloop", "asyncio"),
+        "Server",
+        "The event loop. auto is uvloop where it is installed.",
+    )
+    lifespan: Literal["auto", "on", "off"] = option(
+        "auto",
+        Choice("auto", "on", "off"),
+        "Server",
+        "ASGI lifespan events. on makes an application without them an error.",
+    )
+    native: tuple[tuple[str, str], ...] = option(
+        (),
+        Repeated(Setting()),
+        "Server",
+        "A native setting of the chosen server. Repeatable.",
+        short="-o",
+    )
+    host: str = option(
+        "127.0.0.1", Text("HOST", "a host name or address"), "Address", "The host."
+    )
+    port: int = option(
+        8000,
+        Integer(0, 65_535),
+        "Address",
+        "The TCP port; 0 takes a free one.",
+        platform="PORT",
+    )
+    bind: tuple[Bind, ...] = option(
+        (),
+        Repeated(BindAddress()),
+        "Address",
+        "Where to listen: HOST:PORT, [IPv6]:PORT, unix:PATH or fd://NUMBER. Repeatable.",
+        short="-b",
+    )
+    uds: Path | None = option(
+        None, FilePath(), "Address", "A unix socket to listen on."
+    )
+    uds_mode: int = option(
+        0o660, Mode(), "Address", "Permissions of the unix socket, in octal."
+    )
+    fd: int | None = option(
+        None,
+        Integer(0, 1_000_000),
+        "Address",
+        "An inherited socket to listen on, by file descriptor.",
+        platform="LISTEN_FDS",
+    )
+    backlog: int = option(
+        2048,
+        Integer(1, 65_535),
+        "Address",
+        "Connections that may wait to be accepted.",
+    )
+    root_path: str = option(
+        "", RootPath(), "HTTP", "The prefix under which a proxy mounts the application."
+    )
+    proxy_headers: bool = option(
+        True,
+        Flag(),
+        "HTTP",
+        "Take client address and scheme from X-Forwarded-For and -Proto of trusted "
+        "proxies.",
+    )
+    forwarded_allow_ips: tuple[str, ...] = option(
+        ("127.0.0.1", "::1"),
+        Addresses(),
+        "HTTP",
+        "The trusted proxies: addresses and networks, separated by commas; * is "
+        "whoever connects. Peers on a unix socket are always trusted.",
+        platform="FORWARDED_ALLOW_IPS",
+    )
+    keep_alive: float = option(
+        95.0,
+        Seconds(),
+        "HTTP",
+        "How long an idle connection stays open, in seconds.",
+    )
+    header_timeout: float = option(
+        10.0,
+        Seconds(),
+        "HTTP",
+        "How long a client may take to send the head of a request, in seconds; 0 is no "
+        "limit.",
+    )
+    server_header: bool = option(
+        False, Flag(), "HTTP", "Send a Server header with the name of the server."
+    )
+    date_header: bool = option(True, Flag(), "HTTP", "Send a Date header.")
+    header: tuple[tuple[str, str], ...] = option(
+        (),
+        Repeated(Header(), separator="\n"),
+        "HTTP",
+        "A header added to every response. Repeatable.",
+    )
+    ws_max_size: int = option(
+        1_048_576,
+        Bytes(1, 2**31 - 1),
+        "WebSocket",
+        "The largest message that is accepted, in bytes.",
+    )
+    ws_ping_interval: float = option(
+        20.0,
+        Seconds(),
+        "WebSocket",
+        "Pings on an idle connection, in seconds; 0 is never.",
+    )
+    ws_ping_timeout: float = option(
+        20.0,
+        Seconds(),
+        "WebSocket",
+        "How long the answer to a ping may take, in seconds; 0 is for ever.",
+    )
+    ssl_certfile: Path | None = option(
+        None, FilePath(), "TLS", "The certificate chain, PEM. Turns TLS on."
+    )
+    ssl_keyfile: Path | None = option(
+        None,
+        FilePath(),
+        "TLS",
+        "The private key, PEM, if it is not in the certificate.",
+    )
+    ssl_keyfile_password_file: Path | None = option(
+        None, FilePath(), "TLS", "A file whose first line is the password of the key."
+    )
+    ssl_ca_certs: Path | None = option(
+        None, FilePath(), "TLS", "The authorities that client certificates come from."
+    )
+    ssl_cert_reqs: str = option(
+        "none",
+        Choice("none", "optional", "required"),
+        "TLS",
+        "Whether clients present a certificate.",
+    )
+    ssl_ciphers: str | None = option(
+        None,
+        Text("CIPHERS", "an OpenSSL cipher list"),
+        "TLS",
+        "The ciphers up to TLS 1.2, an OpenSSL cipher list.",
+    )
+    ssl_min_version: str = option(
+        "1.2", Choice("1.2", "1.3"), "TLS", "The oldest TLS version that is accepted."
+    )
+    access_log: bool = option(
+        True, Flag(), "Logging", "Log every request, its path without the query."
+    )
+    log_level: str = option(
+        "info",
+        Choice("debug", "info", "warning", "error", "critical"),
+        "Logging",
+        "The least level of djasgi's and the server's own log lines.",
+    )
+    log_format: str = option(
+        "text",
+        Choice("text", "json"),
+        "Logging",
+        "Lines to read, or one JSON object a line.",
+    )
+    graceful_timeout: float = option(
+        20.0,
+        Seconds(),
+        "Stopping",
+        "How long requests in flight may go on after a stop was asked for, in seconds.",
+    )
+
+
+def _spec(field: dataclasses.Field[Any]) -> Spec:
+    data = field.metadata
+    name = field.name.replace("_", "-")
+    flags = () if data["argument"] else (data["short"], f"--{name}")
+    return Spec(
+        name=name,
+        kind=data["kind"],
+        default=field.default,
+        section=data["section"],
+        help=data["help"],
+        flags=tuple(filter(None, flags)),
+        platform=data["platform"],
+        toml=data["toml"],
+        argument=data["argument"],
+    )
+
+
+OPTIONS: dict[str, Spec] = {
+    field.name: _spec(field) for field in dataclasses.fields(Options)
+}

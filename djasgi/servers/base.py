@@ -1,0 +1,235 @@
+"""How a server can meet an option, and what the modules of the servers share."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from djasgi.errors import UsageError, nearest
+from djasgi.kinds import Bind, Flag, Integer, Kind, Repeated, Seconds
+from djasgi.options import Options
+
+if TYPE_CHECKING:  # at run time they would slow down `--help`
+    import asyncio
+    import socket
+
+    from djasgi.tls import Tls
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Native:
+    """The attribute of the server's own configuration that does exactly this.
+
+    `flag` is the spelling on the server's own command line, empty if there is none. An
+    option that is on or off has both spellings, `--on/--off`; either may be empty.
+    """
+
+    attribute: str
+    flag: str = ""
+
+    def arguments(self, value: Any, kind: Kind) -> list[str]:
+        """The words on the server's own command line that ask for `value`."""
+        return _arguments(self.flag, value, kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Supplied:
+    """djasgi does it, with the same code for every server.
+
+    `flag` as in `Native`: what comes nearest to it on the server's own command line.
+    """
+
+    by: str
+    flag: str = ""
+
+    def arguments(self, value: Any, kind: Kind) -> list[str]:
+        """The words on the server's own command line that ask for `value`."""
+        return _arguments(self.flag, value, kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Adapted:
+    """Below ASGI, through the server's internals.
+
+    `flag` as in `Native`: what comes nearest to it on the server's own command line.
+    """
+
+    how: str
+    flag: str = ""
+
+    def arguments(self, value: Any, kind: Kind) -> list[str]:
+        """The words on the server's own command line that ask for `value`."""
+        return _arguments(self.flag, value, kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Cannot be done on this server."""
+
+    why: str
+
+
+Support = Native | Supplied | Adapted | Refused
+
+
+def _arguments(flag: str, value: Any, kind: Kind) -> list[str]:
+    if not flag or value in (None, "auto"):
+        return []  # no server knows auto as a value
+    if isinstance(kind, Flag):
+        on, _, off = flag.partition("/")
+        word = on if value else off
+        return [word] if word else []
+    if isinstance(kind, Repeated):
+        return [word for item in value for word in (flag, kind.item.show(item))]
+    return [flag, kind.show(value)]
+
+
+_SOCKETS = Supplied("the supervisor binds the sockets")
+_TLS = "djasgi makes the TLS context"
+
+SUPPLIED: Mapping[str, Support] = {
+    "app": Supplied("discovery"),
+    "project": Supplied("discovery"),
+    "env": Supplied("environments"),
+    "settings": Supplied("environments"),
+    "env_file": Supplied("environments"),
+    "factory": Supplied("djasgi imports the application"),
+    "middleware": Supplied("layers around the application"),
+    "server": Supplied("this choice"),
+    "workers": Supplied("the supervisor starts the workers"),
+    "loop": Supplied("the worker makes the loop"),
+    "lifespan": Supplied("the worker runs the lifespan"),
+    "native": Supplied("checked against the server's own configuration"),
+    "host": _SOCKETS,
+    "port": _SOCKETS,
+    "bind": _SOCKETS,
+    "uds": _SOCKETS,
+    "uds_mode": _SOCKETS,
+    "fd": _SOCKETS,
+    "root_path": Supplied("a layer"),
+    "proxy_headers": Supplied("a layer"),
+    "forwarded_allow_ips": Supplied("a layer"),
+    "header": Supplied("a layer"),
+    "ssl_certfile": Supplied(_TLS),
+    "ssl_keyfile": Supplied(_TLS),
+    "ssl_keyfile_password_file": Supplied(_TLS),
+    "ssl_ca_certs": Supplied(_TLS),
+    "ssl_cert_reqs": Supplied(_TLS),
+    "ssl_ciphers": Supplied(_TLS),
+    "ssl_min_version": Supplied(_TLS),
+    "access_log": Supplied("a layer"),
+    "log_level": Supplied("one logging configuration"),
+    "log_format": Supplied("one logging configuration"),
+}
+"""What is met in the same way on every server. Their modules add the rest, and flags."""
+
+
+class Server(Protocol):
+    """The shape of the module of a server."""
+
+    NAME: str
+    DISTRIBUTION: str
+    SUPPORT: Mapping[str, Support]
+    LACKS: tuple[str, ...]
+
+    def native_address(self, binds: Sequence[Bind]) -> list[str]:
+        """The words on the server's own command line that listen on `binds`."""
+
+    def check_native(self, settings: Sequence[tuple[str, str]]) -> dict[str, object]:
+        """The values of `-o name=value`, by name.
+
+        Raises UsageError for a name that the server's own configuration does not have,
+        or that belongs to djasgi, and for a value of the wrong type.
+        """
+
+    def prepare(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Import the server, before the project's root enters `sys.path`.
+
+        `loop` is the loop that will serve. Once in a process.
+        """
+
+    async def serve(
+        self,
+        application: Application,
+        options: Options,
+        sockets: Sequence[socket.socket],
+        tls: Tls | None,
+        *,
+        ready: Callable[[], None],
+        stop: asyncio.Event,
+    ) -> None:
+        """Serve on `sockets`, which are bound, and closed at the end.
+
+        Calls `ready` once, when connections are accepted on all of them. Returns after
+        `stop` was set, when requests in flight have finished, or have been cancelled
+        after `options.graceful_timeout` seconds.
+        """
+
+
+def checked(
+    server: str,
+    settings: Sequence[tuple[str, str]],
+    known: Mapping[str, str],
+    owned: Mapping[str, str],
+) -> dict[str, object]:
+    """`settings` of `-o`, validated and converted.
+
+    `known` is the server's own configuration, name to annotation; `owned` what djasgi
+    decides, name to the option that says it, empty when there is none.
+    """
+    values: dict[str, object] = {}
+    for name, text in settings:
+        if name in owned:
+            option = owned[name]
+            raise UsageError(
+                f"-o {name}: {name} belongs to djasgi.",
+                hint=f"Use {option}." if option else "Leave it out.",
+            )
+        if name not in known:
+            near = nearest(name, [word for word in known if word not in owned])
+            raise UsageError(
+                f"-o {name}: {server} has no such setting.",
+                hint=f"Did you mean {near}?"
+                if near
+                else f"See the documentation of {server}'s configuration.",
+            )
+        values[name] = converted(name, text, known[name])
+    return values
+
+
+def converted(name: str, text: str, annotation: str) -> object:
+    """The value of `-o name=text` for a setting with this annotation.
+
+    `annotation` is as in source code: `int | None`, `list[str]`. Raises UsageError.
+    """
+    kinds = [kind.strip() for kind in annotation.split("|")]
+    if "None" in kinds and text.lower() == "none":
+        return None
+    try:
+        for kind in kinds:
+            match kind:
+                case "bool":
+                    return Flag().parse(text)
+                case "int":
+                    return Integer(0).parse(text)
+                case "float":
+                    return Seconds(maximum=float(2**31)).parse(text)
+                case "str":
+                    return text
+                case "list[str]":
+                    return [part.strip() for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise UsageError(
+            f"-o {name}={text}: {error}.", hint="Give such a value, or leave it out."
+        ) from None
+    raise UsageError(
+        f"-o {name}: a value of this kind ({annotation}) cannot be written as text.",
+        hint="Leave it out.",
+    )

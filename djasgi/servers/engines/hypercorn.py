@@ -1,0 +1,334 @@
+"""hypercorn's connections, without its `worker_serve`.
+
+`worker_serve` waits without a bound for its listeners on Python 3.12 and later, and
+runs a lifespan of its own; what remains of it is a dozen lines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import h11
+import hypercorn.config
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.asyncio.task_group import TaskGroup
+from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
+from hypercorn.asyncio.worker_context import WorkerContext
+from hypercorn.events import Closed, RawData
+from hypercorn.protocol.ws_stream import (
+    ASGIWebsocketState,
+    FrameTooLargeError,
+    WebsocketBuffer,
+    WSStream,
+)
+from wsproto.events import CloseConnection, Message, TextMessage
+
+from djasgi.options import Options
+from djasgi.servers.base import Application
+from djasgi.servers.engines.draining import CLOSING, drain
+from djasgi.tls import Tls
+
+logger = logging.getLogger("hypercorn.error")
+
+SERVICE_RESTART = 1012
+
+
+class Config(hypercorn.config.Config):
+    """hypercorn's configuration, with what djasgi decides."""
+
+    errorlog = logger
+    keep_alive_max_requests = sys.maxsize
+    server_header = False
+    draining = False
+
+    def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
+        headers = super().response_headers(protocol)
+        if self.server_header:
+            headers.append((b"server", b"hypercorn"))
+        if self.draining and protocol == "h11":
+            headers.append((b"connection", b"close"))
+        return headers
+
+
+class Context(WorkerContext):
+    """hypercorn's context, one for each connection: so its ping task can be ended.
+
+    hypercorn lets it sleep out its interval, and the connection stays open meanwhile.
+    """
+
+    def __init__(self, terminated: Any) -> None:
+        super().__init__(None)
+        self.terminated = terminated
+        self.pinging: asyncio.Task[Any] | None = None
+
+    async def sleep(self, wait: float) -> None:  # type: ignore[override]  # static there
+        self.pinging = asyncio.current_task()
+        await asyncio.sleep(wait)
+
+
+class Wait:
+    """The time that a connection waits for a request; the place of `AsyncioSingleTask`.
+
+    hypercorn calls `restart` when it begins to wait, and `stop` when a head is
+    complete. It starts a task each time; a timer costs a fraction of it.
+    """
+
+    def __init__(self, connection: Connection, options: Options) -> None:
+        self.heads = 0
+        self.waiting = False
+        self._connection = connection
+        self._head = options.header_timeout or None
+        self._keep_alive = options.keep_alive
+        self._begun = False
+        self._group: TaskGroup | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def restart(self, task_group: TaskGroup, action: Callable[..., Any]) -> None:
+        self._group = task_group
+        self._begun = self.heads == 0
+        self.waiting = True
+        if self._connection.context.terminated.is_set():
+            self.end()
+        else:
+            self._set(self._head if self._begun else self._keep_alive)
+
+    async def stop(self) -> None:
+        self.heads += 1
+        self.waiting = False
+        self._set(None)
+
+    def begin(self) -> None:
+        """The first byte of a further request: now the head has its own limit."""
+        if not self._begun:
+            self._begun = True
+            self._set(self._head)
+
+    def end(self) -> None:
+        """Close the connection, which waits for a request."""
+        assert self._group is not None, "run() has begun with restart()"  # noqa: S101
+        self._set(None)
+        self._group.spawn(self._connection._initiate_server_close)  # noqa: SLF001  # pinned
+
+    def _set(self, seconds: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if seconds is not None:
+            self._timer = self._connection.loop.call_later(seconds, self.end)
+
+
+class Buffer(WebsocketBuffer):
+    """hypercorn's buffer of a message, which measures in bytes, text too."""
+
+    def __init__(self, max_length: int, too_large: Callable[[], None]) -> None:
+        super().__init__(max_length)
+        self._too_large = too_large
+        self._size = 0
+
+    def extend(self, event: Message[Any]) -> None:
+        size = len(event.data)
+        if isinstance(event, TextMessage) and not event.data.isascii():
+            size = len(event.data.encode())
+        self._size += size
+        if self._size > self.max_length:
+            self._too_large()
+            raise FrameTooLargeError
+        super().extend(event)
+
+    def clear(self) -> None:
+        super().clear()
+        self._size = 0
+
+
+async def _stay_with_http1(request: h11.Request) -> None:
+    """In place of hypercorn's change to cleartext HTTP/2, which it cannot be denied.
+
+    Raises OSError for the preface of HTTP/2 (RFC 9113, section 3.4).
+    """
+    if request.method == b"PRI":
+        raise ConnectionAbortedError("HTTP/2 in clear text")
+
+
+class Connection(TCPServer):
+    """One connection."""
+
+    context: Context
+    idle_task: Wait  # type: ignore[assignment]  # it has what hypercorn calls
+
+    def __init__(
+        self, engine: Engine, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        super().__init__(
+            engine.wrapper,
+            asyncio.get_running_loop(),
+            engine.config,
+            Context(engine.terminated),
+            cast("Any", {}),
+            reader,
+            writer,
+        )
+        self.idle_task = Wait(self, engine.options)
+        self.idle = False
+        self._ws_max_size = engine.options.ws_max_size
+        self._told = False
+
+    async def _read_data(self) -> None:
+        wait = self.idle_task
+        http = cast("Any", self.protocol.protocol)
+        http._check_protocol = _stay_with_http1  # noqa: SLF001  # pinned
+        try:
+            while not self.reader.at_eof():
+                heads = wait.heads
+                data = await self._read()
+                await self.protocol.handle(RawData(data))
+                if heads != wait.heads:
+                    self._limit_messages()
+                elif wait.waiting and data:
+                    wait.begin()
+        except (OSError, TimeoutError):
+            pass
+        await self.protocol.handle(Closed())
+        # Without these two the connection, closed by its client, keeps its descriptor
+        # until the keep-alive time and the ping interval are over.
+        await wait.stop()
+        if self.context.pinging is not None:
+            self.context.pinging.cancel()
+
+    async def _read(self) -> bytes:
+        if self.config.read_timeout is None:
+            return await self.reader.read(MAX_RECV)
+        return await asyncio.wait_for(
+            self.reader.read(MAX_RECV), self.config.read_timeout
+        )
+
+    def _websocket(self) -> WSStream | None:
+        stream = getattr(self.protocol.protocol, "stream", None)
+        return stream if isinstance(stream, WSStream) else None
+
+    def _limit_messages(self) -> None:
+        stream = self._websocket()
+        if stream is not None:
+            stream.buffer = Buffer(self._ws_max_size, self._too_large)
+
+    def _too_large(self) -> None:
+        # The close frame goes out first; hypercorn waits for its answer for ever.
+        self.loop.call_later(CLOSING, self.writer.close)
+
+    def wind_down(self) -> None:
+        """Close the connection if it is a websocket or waits for a request."""
+        if self._told:
+            return
+        stream = self._websocket()
+        if stream is not None:
+            self._task_group.spawn(self._close_websocket, stream)
+        elif self.idle_task.waiting:
+            self.idle = True
+            self.idle_task.end()
+        else:
+            return  # a request runs: hypercorn closes when it has been answered
+        self._told = True
+        self.loop.call_later(CLOSING, self.writer.transport.abort)
+
+    async def _close_websocket(self, stream: WSStream) -> None:
+        if stream.state is ASGIWebsocketState.CONNECTED:
+            await stream._send_wsproto_event(  # noqa: SLF001  # pinned
+                CloseConnection(code=SERVICE_RESTART)
+            )
+        elif stream.state is ASGIWebsocketState.HANDSHAKE:
+            await stream._send_error_response(500)  # noqa: SLF001  # pinned
+        stream.closed = True
+        self.writer.close()
+        if stream.app_put is not None:
+            await stream.app_put(
+                {"type": "websocket.disconnect", "code": SERVICE_RESTART}
+            )
+
+
+class Engine:
+    """hypercorn's connections on given sockets."""
+
+    def __init__(
+        self,
+        application: Application,
+        options: Options,
+        settings: Mapping[str, object],
+    ) -> None:
+        self.options = options
+        self.wrapper = ASGIWrapper(cast("Any", application))
+        self.config = Config()
+        self.config.server_header = options.server_header
+        self.config.include_server_header = False
+        for name, value in settings.items():
+            setattr(self.config, name, value)
+        self.terminated = WorkerContext.event_class()
+        self._connections: dict[Connection, asyncio.Task[Any]] = {}
+
+    async def serve(
+        self,
+        sockets: Sequence[socket.socket],
+        tls: Tls | None,
+        *,
+        ready: Callable[[], None],
+        stop: asyncio.Event,
+    ) -> None:
+        try:
+            servers = [await self._listen(sock, tls) for sock in sockets]
+            ready()
+            await stop.wait()
+            for server in servers:
+                server.close()
+            self.config.draining = True
+            await self.terminated.set()
+            await drain(self, self.options.graceful_timeout)
+        finally:
+            for sock in sockets:
+                sock.close()
+
+    async def _listen(self, sock: socket.socket, tls: Tls | None) -> asyncio.Server:
+        keywords: dict[str, Any] = {}
+        if tls:
+            keywords["ssl"] = tls.context
+            keywords["ssl_handshake_timeout"] = self.options.header_timeout or None
+        return await asyncio.start_server(
+            self._connected, sock=sock, backlog=self.config.backlog, **keywords
+        )
+
+    async def _connected(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "asyncio runs this as a task"  # noqa: S101
+        connection = Connection(self, reader, writer)
+        self._connections[connection] = task
+        try:
+            await connection
+        except* asyncio.CancelledError:
+            pass  # by cut(); asyncio on 3.11 cannot take it from here
+        except* OSError as errors:
+            # Of the peer's making: a TLS connection that ends in the middle.
+            logger.debug("connection lost: %s", errors.exceptions[0])
+        except* Exception:
+            logger.exception("Error in a connection")
+        finally:
+            del self._connections[connection]
+
+    def wind_down(self) -> None:
+        for connection in list(self._connections):
+            connection.wind_down()
+
+    def busy(self) -> bool:
+        return bool(self._connections)
+
+    def cut(self) -> int:
+        for task in self._connections.values():
+            task.cancel()
+        return sum(not connection.idle for connection in self._connections)
+
+    def abort(self) -> None:
+        for connection in self._connections:
+            connection.writer.transport.abort()

@@ -1,0 +1,511 @@
+"""The sockets that are listened on: bound or inherited, told of in errors, given back.
+
+They are bound here and listen later: until then a client is refused at once, instead of
+waiting for an application that may never start.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import resource
+import secrets
+import socket
+import stat
+import struct
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from errno import (
+    EACCES,
+    EADDRINUSE,
+    EADDRNOTAVAIL,
+    EAFNOSUPPORT,
+    EBADF,
+    EMFILE,
+    ENFILE,
+    ENOENT,
+    EPERM,
+    EROFS,
+)
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from djasgi.errors import ListenError
+from djasgi.kinds import Bind
+
+PROC = Path("/proc")
+LISTENING = "0A"
+"""TCP_LISTEN in the `st` column of /proc/net/tcp, proc_pid_net(5)."""
+
+MAX_UNIX_PATH = 107 if sys.platform == "linux" else 103
+"""Bytes that fit into sun_path before its end: unix(7)."""
+
+ATTEMPTS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """One socket, and what was asked for."""
+
+    socket: socket.socket
+    bind: Bind
+
+
+@dataclass(frozen=True, slots=True)
+class UnixPath:
+    """A path that is ours as long as it is this file."""
+
+    path: str
+    device: int
+    inode: int
+
+    def remove(self) -> None:
+        with suppress(OSError):
+            status = os.lstat(self.path)
+            if (status.st_dev, status.st_ino) == (self.device, self.inode):
+                os.unlink(self.path)  # noqa: PTH108  # a string, as it was bound
+
+
+class Listeners:
+    """The sockets of one run; a context manager that closes them."""
+
+    def __init__(self, backlog: int, scheme: str) -> None:
+        self._backlog = backlog
+        self._scheme = scheme
+        self._bound: list[Bound] = []
+        self._paths: list[UnixPath] = []
+        self._owner = os.getpid()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        return tuple(bound.socket for bound in self._bound)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """One for each bind, for people: a URL, or `unix:` and the path."""
+        return tuple(dict.fromkeys(map(self._address, self._bound)))
+
+    def listen(self) -> None:
+        """Let clients connect. May be repeated; the first one need not be ours.
+
+        Raises ListenError when another program has begun to listen there since.
+        """
+        for bound in self._bound:
+            try:
+                bound.socket.listen(self._backlog)
+            except OSError as error:
+                raise _tcp_error(_place(bound), error) from error
+
+    def close(self) -> None:
+        """Close the sockets and remove the unix paths that are still ours.
+
+        In a child the paths are the parent's. May be repeated.
+        """
+        if os.getpid() == self._owner:
+            for path in self._paths:
+                path.remove()
+        self._paths.clear()
+        for bound in self._bound:
+            bound.socket.close()
+        self._bound.clear()
+
+    def open(self, binds: Sequence[Bind], uds_mode: int) -> None:
+        """Bind or take over all of `binds`. Raises ListenError."""
+        for bind in dict.fromkeys(binds):
+            if bind.family == "tcp":
+                self._bound += _open_tcp(bind, binds, self._names())
+            elif bind.family == "unix":
+                sock, path = _open_unix(bind.path, uds_mode)
+                self._paths.append(path)
+                self._bound.append(Bound(sock, bind))
+            else:
+                self._bound.append(Bound(_inherit(bind.fd), bind))
+        for bound in self._bound:
+            # Shared by the workers: who loses the race for a client must not wait.
+            bound.socket.setblocking(False)
+
+    def _names(self) -> set[Any]:
+        return {bound.socket.getsockname() for bound in self._bound}
+
+    def _address(self, bound: Bound) -> str:
+        if bound.bind.family == "unix":
+            return str(bound.bind)
+        name = bound.socket.getsockname()
+        if bound.socket.family == socket.AF_UNIX:
+            return f"unix:{os.fsdecode(name)}"
+        host = bound.bind.host or name[0]
+        return f"{self._scheme}://{Bind('tcp', host=host, port=name[1])}"
+
+
+def _place(bound: Bound) -> Bind:
+    """What `bound` listens on, where a name or port 0 was asked for as well."""
+    if bound.socket.family == socket.AF_UNIX:
+        return bound.bind
+    name = bound.socket.getsockname()
+    return Bind("tcp", host=name[0], port=name[1])
+
+
+def open_listeners(
+    binds: Sequence[Bind], *, uds_mode: int, backlog: int, scheme: str = "http"
+) -> Listeners:
+    """The sockets for `binds`: bound, non-blocking, close-on-exec, not listening.
+
+    A name is bound to its first address of each family, `::` to that of IPv4 as well, and
+    port 0 is the same free port for all addresses of its name. A unix socket gets the
+    permissions `uds_mode`; its getsockname() is the temporary name it was bound under.
+    Raises ListenError, with nothing left open, for everything that the system refuses.
+    """
+    occupy_standard_descriptors()
+    listeners = Listeners(backlog, scheme)
+    try:
+        listeners.open(binds, uds_mode)
+    except BaseException:
+        listeners.close()
+        raise
+    return listeners
+
+
+def occupy_standard_descriptors() -> None:
+    """Open /dev/null where standard input, output or error is closed.
+
+    A socket or pipe would take the number, and what is printed would go into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+
+
+def descriptors_exhausted() -> ListenError:
+    """The error for people when there are no file descriptors left."""
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    more = 4096 if most == resource.RLIM_INFINITY else max(limit, most)
+    return ListenError(
+        f"Too many open files: the limit is {limit} (ulimit -n).",
+        hint=f"Raise it before starting: ulimit -n {more}",
+    )
+
+
+def _open_tcp(bind: Bind, binds: Sequence[Bind], taken: set[Any]) -> list[Bound]:
+    addresses = _wildcard(bind, binds) if bind.host == "::" else _resolve(bind)
+    attempts = ATTEMPTS
+    while True:
+        attempts -= 1
+        try:
+            sockets = _bind_all(addresses, taken)
+        except OSError as error:
+            if bind.port == 0 and error.errno == EADDRINUSE and attempts:
+                continue  # the port that was free for one family is not for the other
+            raise _tcp_error(bind, error) from error
+        if bind.host == "::" and all(sock.family == socket.AF_INET for sock in sockets):
+            bind = replace(bind, host="0.0.0.0")  # a machine without IPv6
+        return [Bound(sock, bind) for sock in sockets]
+
+
+def _wildcard(
+    bind: Bind, binds: Sequence[Bind]
+) -> list[tuple[socket.AddressFamily, Any]]:
+    """All interfaces, as a socket for each family.
+
+    One socket for both would show an IPv4 client as ::ffff:192.0.2.1. With IPv4 asked
+    for on the same port, the other socket is there for it.
+    """
+    alone = not any(
+        other.family == "tcp" and other.port == bind.port != 0 and other != bind
+        for other in binds
+    )
+    both = [
+        (socket.AF_INET6, ("::", bind.port, 0, 0)),
+        (socket.AF_INET, ("0.0.0.0", bind.port)),
+    ]
+    return both if alone else both[:1]
+
+
+def _resolve(bind: Bind) -> list[tuple[socket.AddressFamily, Any]]:
+    """The first address of each family."""
+    try:
+        found = socket.getaddrinfo(
+            bind.host, bind.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (socket.gaierror, UnicodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not a host name"
+        raise ListenError(
+            f"The host {bind.host} does not resolve: {why}.",
+            hint="Use an address of this machine: --host 127.0.0.1",
+        ) from error
+    first: dict[socket.AddressFamily, Any] = {}
+    for family, _, _, _, address in found:
+        first.setdefault(family, address)
+    return [*first.items()]
+
+
+def _bind_all(
+    addresses: Sequence[tuple[socket.AddressFamily, Any]],
+    taken: set[Any],
+) -> list[socket.socket]:
+    sockets: list[socket.socket] = []
+    missing: OSError | None = None
+    for family, address in addresses:
+        if address in taken:
+            continue
+        if sockets:
+            port = sockets[0].getsockname()[1]
+            address = (address[0], port, *address[2:])  # noqa: PLW2901  # same port
+        try:
+            sockets.append(_bind_one(family, address))
+        except OSError as error:
+            if error.errno not in (EAFNOSUPPORT, EADDRNOTAVAIL):
+                for sock in sockets:
+                    sock.close()
+                raise
+            missing = error  # one family of a name will do
+    if missing is not None and not sockets:
+        raise missing
+    return sockets
+
+
+def _bind_one(family: socket.AddressFamily, address: Any) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _tcp_error(bind: Bind, error: OSError) -> ListenError:
+    match error.errno:
+        case code if code == EADDRINUSE:
+            return ListenError(
+                f"{bind} is in use{_listener(bind)}.",
+                hint="Stop that one, or choose another port with --port.",
+            )
+        case code if code in (EACCES, EPERM):
+            return ListenError(
+                f"No permission to listen on {bind}.",
+                hint="Low ports need root or CAP_NET_BIND_SERVICE: try --port 8000",
+            )
+        case code if code == EADDRNOTAVAIL:
+            return ListenError(
+                f"{bind.host} is not an address of this machine.",
+                hint="Use one that is, or --host 0.0.0.0 for all of them.",
+            )
+        case code if code in (EMFILE, ENFILE):
+            return descriptors_exhausted()
+    return ListenError(
+        f"{bind} cannot be listened on: {error.strerror}.",
+        hint="Choose another address with --bind.",
+    )
+
+
+@contextmanager
+def _unix_errors(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        hint = "Choose another path."
+        message = f"{path} cannot be listened on: {error.strerror}."
+        if error.errno in (EMFILE, ENFILE):
+            raise descriptors_exhausted() from error
+        directory = os.path.dirname(path)  # noqa: PTH120  # as it was typed
+        if error.errno == ENOENT and not Path(directory).is_dir():
+            message = f"The directory of the socket {path} does not exist."
+            hint = f"Make it first: mkdir -p {directory}"
+        elif error.errno in (EACCES, EPERM, EROFS):
+            message = f"No permission to make the socket {path}."
+            hint = "Choose a directory that this user may write to."
+        raise ListenError(message, hint=hint) from error
+
+
+def _open_unix(path: str, mode: int) -> tuple[socket.socket, UnixPath]:
+    """A unix socket that appears at `path` in one step, with its permissions."""
+    size = len(os.fsencode(path))
+    if size > MAX_UNIX_PATH:
+        raise ListenError(
+            f"The path of the unix socket is too long: {size} bytes, at most "
+            f"{MAX_UNIX_PATH} are possible.",
+            hint="Choose a shorter one, such as /run/djasgi.sock",
+        )
+    with _unix_errors(path):
+        _refuse_occupied(path)
+        sock, temporary = _bind_temporary(path)
+        try:
+            os.chmod(temporary, mode)  # noqa: PTH101  # a string, as it was bound
+            status = os.lstat(temporary)
+            os.rename(temporary, path)  # noqa: PTH104  # as above
+        except BaseException:
+            sock.close()
+            os.unlink(temporary)  # noqa: PTH108  # as above
+            raise
+    return sock, UnixPath(os.path.abspath(path), status.st_dev, status.st_ino)  # noqa: PTH100  # links are not to be resolved
+
+
+def _bind_temporary(path: str) -> tuple[socket.socket, str]:
+    directory, name = os.path.split(path)
+    attempts = ATTEMPTS
+    while True:
+        attempts -= 1
+        # Not longer than the name itself, which is known to fit.
+        token = secrets.token_hex(8)[: max(1, len(os.fsencode(name)) - 1)]
+        temporary = os.path.join(directory, f".{token}")  # noqa: PTH118  # as typed
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.bind(temporary)
+        except OSError as error:
+            sock.close()
+            if error.errno != EADDRINUSE or not attempts:
+                raise
+        else:
+            return sock, temporary
+
+
+def _refuse_occupied(path: str) -> None:
+    """Raise ListenError unless there is nothing at `path`, or a dead socket."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(status.st_mode):
+        raise ListenError(
+            f"{path} exists and is not a socket.",
+            hint="Remove it, or choose another path.",
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        owner = ""
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return
+        except OSError:
+            pass  # its queue is full, it is of another type, or it is not for us
+        else:
+            owner = _peer(probe)
+    raise ListenError(
+        f"{path} is in use{owner}.",
+        hint="Stop that one, or choose another path.",
+    )
+
+
+def _inherit(number: int) -> socket.socket:
+    """The socket that was opened by whoever started us, as descriptor `number`."""
+    hint = "Pass a bound stream socket, as systemd does for a .socket unit."
+    try:
+        sock = socket.socket(fileno=number)
+    except OSError as error:
+        what = "is not open" if error.errno == EBADF else "is not a socket"
+        raise ListenError(f"File descriptor {number} {what}.", hint=hint) from error
+    families = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
+    if sock.type != socket.SOCK_STREAM or sock.family not in families:
+        sock.detach()
+        raise ListenError(
+            f"File descriptor {number} is not a TCP or unix stream socket.", hint=hint
+        )
+    if _connected(sock):
+        sock.detach()
+        raise ListenError(
+            f"File descriptor {number} is a connection, not a listening socket.",
+            hint="With inetd or systemd, hand over the listening socket (Accept=no).",
+        )
+    sock.set_inheritable(False)
+    return sock
+
+
+def _connected(sock: socket.socket) -> bool:
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
+
+
+def _listener(bind: Bind) -> str:
+    """Who listens where `bind` wants to, as " by name (pid 1)"; "" if unknown."""
+    wanted = [ipaddress.ip_address(a[0].partition("%")[0]) for _, a in _resolve(bind)]
+    inodes = {
+        inode
+        for table in ("tcp", "tcp6")
+        for address, port, inode in _listening(PROC / "net" / table)
+        if port == bind.port and any(_overlap(address, other) for other in wanted)
+    }
+    return _holder(inodes)
+
+
+def _listening(table: Path) -> Iterator[tuple[Address, int, str]]:
+    """The listening sockets in /proc/net/tcp or tcp6: address, port and inode."""
+    for line in _lines(table)[1:]:
+        fields = line.split()
+        if fields[3] == LISTENING:
+            host, _, port = fields[1].partition(":")
+            yield _address(host), int(port, 16), fields[9]
+
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def _address(text: str) -> Address:
+    """An address as the kernel prints it: words of four bytes in the host's order."""
+    words = [int(text[i : i + 8], 16) for i in range(0, len(text), 8)]
+    return ipaddress.ip_address(b"".join(struct.pack("=I", word) for word in words))
+
+
+def _overlap(one: Address, other: Address) -> bool:
+    return one == other or one.is_unspecified or other.is_unspecified
+
+
+def _holder(inodes: set[str]) -> str:
+    """The process that has one of the sockets open; of several, the eldest."""
+    links = {f"socket:[{inode}]" for inode in inodes}
+    for pid in sorted(int(p.name) for p in _entries(PROC) if p.name.isdigit()):
+        for descriptor in _entries(PROC / str(pid) / "fd"):
+            with suppress(OSError):
+                if str(descriptor.readlink()) in links:
+                    return _named(pid)
+    return ""
+
+
+def _peer(probe: socket.socket) -> str:
+    """Who listens on the unix socket that `probe` is connected to: unix(7)."""
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None:
+        return ""
+    data = probe.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i"))
+    pid = struct.unpack("3i", data)[0]
+    return _named(pid) if pid else ""
+
+
+def _named(pid: int) -> str:
+    name = "".join(_lines(PROC / str(pid) / "comm")[:1])
+    shown = "".join(c if c.isprintable() else "?" for c in name)
+    return f" by {shown} (pid {pid})" if shown else f" by pid {pid}"
+
+
+def _entries(directory: Path) -> list[Path]:
+    with suppress(OSError):
+        return [*directory.iterdir()]
+    return []
+
+
+def _lines(path: Path) -> list[str]:
+    with suppress(OSError):
+        return path.read_text(errors="replace").splitlines()
+    return []

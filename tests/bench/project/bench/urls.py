@@ -1,0 +1,22 @@
+"""What is measured: a trivial page, and which worker answered."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
+
+
+def page(request: HttpRequest) -> HttpResponse:
+    return HttpResponse("hello")
+
+
+async def pid(request: HttpRequest) -> HttpResponse:
+    # Holds the event loop, so that the next connection goes to another worker.
+    time.sleep(0.01)  # noqa: TID251, ASYNC251 - see above
+    return HttpResponse(str(os.getpid()))
+
+
+urlpatterns = [path("", page), path("pid", pid)]

@@ -1,0 +1,46 @@
+"""Requests a second, with the same options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+
+from tests.bench import load
+from tests.bench.commands import DJANGO, HELLO, Command
+from tests.bench.figures import Figure, Target, interleave
+from tests.bench.process import progress, running
+
+ROUNDS = 3
+APPLICATIONS = {DJANGO: "synchronous view", HELLO: "bare ASGI application"}
+
+
+def measure(servers: list[str], rounds: int, seconds: int) -> Iterator[Figure]:
+    for server, application, access_log in product(
+        servers, APPLICATIONS, (False, True)
+    ):
+        yield _compare(server, application, access_log, rounds, seconds)
+
+
+def _compare(
+    server: str, application: str, access_log: bool, rounds: int, seconds: int
+) -> Figure:
+    sides = [
+        Command(server, native, application, access_log=access_log)
+        for native in (False, True)
+    ]
+    log = "with access log" if access_log else "no access log"
+    figure = Figure(
+        f"{APPLICATIONS[application]}, {log}, {server}",
+        "req/s",
+        Target("at least", 0.98),
+        {"djasgi": str(sides[0]), "native": str(sides[1])},
+    )
+
+    def rate(command: Command) -> float:
+        progress(figure.title)
+        with running(command) as process:
+            process.wait_for_answer()
+            load.requests_per_second(process, 1)
+            return load.requests_per_second(process, seconds)
+
+    return interleave(figure, rounds, lambda: rate(sides[0]), lambda: rate(sides[1]))

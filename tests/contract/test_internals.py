@@ -1,0 +1,209 @@
+"""The internals of the servers that the engines reach: upstream has not changed them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from djasgi.options import SERVERS
+
+ROOT = Path(__file__).parent.parent.parent
+
+HTTPTOOLS = "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol"
+SANSIO = "uvicorn.protocols.websockets.websockets_sansio_impl:WebSocketsSansIOProtocol"
+TCP = "hypercorn.asyncio.tcp_server:TCPServer"
+WS = "hypercorn.protocol.ws_stream:WSStream"
+CHANNEL = "twisted.web.http:HTTPChannel"
+AUTOBAHN = "autobahn.websocket.protocol:WebSocketProtocol"
+
+# What it is, its parameters, and the names in it that the engines count on.
+PINS: dict[str, list[tuple[str, str, str]]] = {
+    "uvicorn": [
+        (
+            f"{HTTPTOOLS}.__init__",
+            "self config server_state app_state _loop",
+            "cycle connections tasks timeout_keep_alive loop",
+        ),
+        (f"{HTTPTOOLS}.connection_made", "self transport", "connections add"),
+        (f"{HTTPTOOLS}.connection_lost", "self exc", "connections discard"),
+        (f"{HTTPTOOLS}.data_received", "self data", "handle_websocket_upgrade"),
+        (f"{HTTPTOOLS}.handle_websocket_upgrade", "self", "set_protocol"),
+        (f"{HTTPTOOLS}.shutdown", "self", "cycle response_complete keep_alive close"),
+        (f"{SANSIO}.shutdown", "self", "handshake_complete send_close close"),
+        (
+            "uvicorn.server:ServerState.__init__",
+            "self",
+            "connections tasks default_headers",
+        ),
+        ("uvicorn.config:Config.load", "self", "loaded_app encoded_headers"),
+    ],
+    "hypercorn": [
+        (
+            f"{TCP}.__init__",
+            "self app loop config context state reader writer",
+            "idle_task",
+        ),
+        (
+            f"{TCP}.run",
+            "self",
+            "_task_group protocol idle_task restart _read_data _close",
+        ),
+        (f"{TCP}.protocol_send", "self event", "idle idle_task restart stop"),
+        (f"{TCP}._read_data", "self", "read_timeout handle"),
+        (f"{TCP}._close", "self", "writer close wait_closed"),
+        (f"{TCP}._initiate_server_close", "self", "handle close"),
+        (
+            f"{WS}.__init__",
+            "self app config context task_group ssl client server send stream_id",
+            "buffer state closed app_put",
+        ),
+        (f"{WS}._send_pings", "self", "context sleep closed"),
+        (f"{WS}._send_wsproto_event", "self event", ""),
+        (f"{WS}._send_error_response", "self status_code", ""),
+        (f"{WS}._handle_events", "self", "buffer extend FrameTooLargeError"),
+        ("hypercorn.protocol.h11:H11Protocol._maybe_recycle", "self", "terminated"),
+        (
+            "hypercorn.protocol.h11:H11Protocol._handle_events",
+            "self",
+            "_check_protocol",
+        ),
+        ("hypercorn.protocol.h11:H11Protocol._check_protocol", "self event", ""),
+        ("hypercorn.protocol.h11:H11Protocol._create_stream", "self request", "stream"),
+        ("hypercorn.config:Config.response_headers", "self protocol", ""),
+        ("hypercorn.asyncio.task_group:TaskGroup.spawn", "self func args", ""),
+    ],
+    "daphne": [
+        (
+            "daphne.server:Server.create_application",
+            "self protocol scope",
+            "application connections",
+        ),
+        ("daphne.server:Server.protocol_disconnected", "self protocol", "connections"),
+        ("daphne.http_protocol:WebRequest.process", "self", "transport makeConnection"),
+        (
+            "daphne.http_protocol:WebRequest.handle_reply",
+            "self message",
+            "_response_started responseHeaders",
+        ),
+        ("daphne.http_protocol:WebRequest.basic_error", "", "error_template"),
+        ("daphne.ws_protocol:WebSocketProtocol.onClose", "", "muted application_queue"),
+        ("daphne.ws_protocol:WebSocketProtocol.serverAccept", "", "handshake_deferred"),
+        ("daphne.ws_protocol:WebSocketProtocol.serverSend", "", "sendMessage"),
+        (f"{CHANNEL}.connectionMade", "self", "setTimeout timeOut"),
+        (f"{CHANNEL}.dataReceived", "self data", "resetTimeout LineReceiver"),
+        (f"{CHANNEL}.allHeadersReceived", "self", "checkPersistence"),
+        (f"{CHANNEL}.allContentReceived", "self", "timeOut _savedTimeOut"),
+        (f"{CHANNEL}.requestDone", "self request", "persistent _savedTimeOut"),
+        (f"{CHANNEL}.timeoutConnection", "self", "abortTimeout loseConnection"),
+        (
+            "twisted.internet.unix:Port._fromListeningDescriptor",
+            "reactor fd factory",
+            "",
+        ),
+        (
+            "twisted.internet.unix:Port.startListening",
+            "self",
+            "_bindPath chmod backlog",
+        ),
+        (
+            "twisted.internet.unix:Port.connectionLost",
+            "self reason",
+            "_bindPath unlink",
+        ),
+        ("twisted.internet.tcp:_SocketCloser._closeSocket", "", "_shouldShutdown"),
+        (
+            "twisted.internet.asyncioreactor:AsyncioSelectorReactor.crash",
+            "self",
+            "crash stop",
+        ),
+        (
+            f"{AUTOBAHN}.sendCloseFrame",
+            "self code reasonUtf8 isReply",
+            "_batched_timer",
+        ),
+        (f"{AUTOBAHN}._sendAutoPing", "self", "_batched_timer autoPingTimeout"),
+        (f"{AUTOBAHN}.sendMessage", "", "maxMessagePayloadSize"),
+    ],
+}
+
+LOOK = """
+import asyncio, inspect, json, sys
+from importlib import import_module
+from djasgi import servers
+
+loop = asyncio.new_event_loop()
+servers.load(sys.argv[1]).prepare(loop)
+seen = {}
+for path in json.load(sys.stdin):
+    module, _, name = path.partition(":")
+    found = import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if found is not None:
+        found = inspect.unwrap(found)
+        code = found.__code__
+        inner = [c for c in code.co_consts if hasattr(c, "co_names")]
+        names = {n for c in (code, *inner) for n in (*c.co_names, *c.co_varnames)}
+        seen[path] = [list(inspect.signature(found).parameters), sorted(names)]
+loop.close()
+print(json.dumps(seen))
+"""
+
+
+@pytest.fixture(scope="module")
+def seen(request: pytest.FixtureRequest) -> dict[str, tuple[list[str], list[str]]]:
+    """The parameters of each pinned function, and the names in it."""
+    paths = [path for path, _, _ in PINS[request.param]]
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK, request.param],
+        cwd=ROOT,
+        input=json.dumps(paths),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found: dict[str, tuple[list[str], list[str]]] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("seen", "path", "parameters", "names"),
+    [(server, *pin) for server in SERVERS for pin in PINS[server]],
+    indirect=["seen"],
+)
+def test_internals_are_as_the_engines_know_them(
+    seen: dict[str, tuple[list[str], list[str]]],
+    path: str,
+    parameters: str,
+    names: str,
+) -> None:
+    assert path in seen, "it is gone"
+    takes, uses = seen[path]
+    assert not parameters or takes == parameters.split()
+    assert set(names.split()) <= set(uses)
+
+
+def test_a_second_reactor_is_refused() -> None:
+    code = (
+        "import asyncio\n"
+        "from djasgi import servers\n"
+        "from djasgi.errors import ProjectError\n"
+        "loop = asyncio.new_event_loop()\n"
+        "import twisted.internet.reactor\n"
+        "try:\n"
+        "    servers.load('daphne').prepare(loop)\n"
+        "except ProjectError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("A Twisted reactor is installed already.\n")

@@ -1,0 +1,1 @@
+DESCRIPTION = "an application of Django, and no ASGI application"

@@ -1,0 +1,3 @@
+from bookwyrm.settings import *
+
+QUEUE = True

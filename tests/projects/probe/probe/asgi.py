@@ -1,0 +1,46 @@
+"""Django, with a lifespan and a websocket that echoes."""
+
+import os
+
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "probe.settings")
+
+django = get_asgi_application()
+
+
+async def application(scope, receive, send):
+    match scope["type"]:
+        case "lifespan":
+            await lifespan(scope, receive, send)
+        case "websocket":
+            await echo(receive, send)
+        case _:
+            await django(scope, receive, send)
+
+
+def factory():
+    """Another application: it names itself in the scope."""
+
+    async def made(scope, receive, send):
+        await application({**scope, "made": True}, receive, send)
+
+    return made
+
+
+async def lifespan(scope, receive, send):
+    await receive()
+    print("lifespan: startup", flush=True)
+    scope["state"]["started"] = "by lifespan"
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    print("lifespan: shutdown", flush=True)
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+async def echo(receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] != "websocket.disconnect":
+        size = len(message.get("text") or message.get("bytes") or "")
+        await send({"type": "websocket.send", "text": f"{size} received"})

@@ -1,0 +1,3 @@
+from probe.settings import *
+
+STAGE = "staging"

@@ -1,0 +1,89 @@
+import asyncio
+import os
+import socket
+import sys
+
+from django.conf import settings
+from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
+from django.urls import path
+
+
+async def index(request):
+    """What the application sees of the request and of its surroundings."""
+    scope = request.scope
+    return JsonResponse(
+        {
+            "settings": settings.SETTINGS_MODULE,
+            "pid": os.getpid(),
+            "loop": type(asyncio.get_running_loop()).__module__,
+            "servers": [s for s in ("uvicorn", "hypercorn", "daphne") if s in sys.modules],
+            "path": request.path,
+            "path_info": request.path_info,
+            "uri": request.build_absolute_uri(),
+            "remote": request.META.get("REMOTE_ADDR"),
+            "secure": request.is_secure(),
+            "order": scope.get("order"),
+            "made": scope.get("made", False),
+            "state": scope.get("state"),
+        }
+    )
+
+
+def variable(request, name):
+    return HttpResponse(os.environ.get(name, "(unset)"))
+
+
+def gate():
+    """The connection by which a test holds a request, and sees that it is here."""
+    sock = socket.create_connection(("127.0.0.1", int(os.environ["GATE"])))
+    sock.sendall(b"%d\n" % os.getpid())
+    return sock
+
+
+async def opened():
+    sock = gate()
+    sock.setblocking(False)
+    reader, writer = await asyncio.open_connection(sock=sock)
+    try:
+        await reader.read()
+    finally:
+        writer.close()
+
+
+async def hold(request):
+    """Answers when the test opens the gate."""
+    await opened()
+    return HttpResponse("held")
+
+
+async def block(request):
+    """The same, and nobody else in this process is served meanwhile."""
+    with gate() as sock:
+        sock.recv(1)
+    return HttpResponse("blocked")
+
+
+def sync(request):
+    """As `block`, in a thread."""
+    with gate() as sock:
+        sock.recv(1)
+    return HttpResponse("worked")
+
+
+async def stream(request):
+    async def parts():
+        yield "first,"
+        await opened()
+        yield "last"
+
+    return StreamingHttpResponse(parts())
+
+
+urlpatterns = [
+    path("", index),
+    path("variable/<name>/", variable),
+    path("hold/", hold),
+    path("block/", block),
+    path("sync/", sync),
+    path("stream/", stream),
+]

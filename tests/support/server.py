@@ -1,0 +1,161 @@
+"""`djasgi serve` as a real process, and requests to it over real sockets."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from collections.abc import Mapping, Sequence
+from http.client import HTTPResponse
+from pathlib import Path
+from typing import Any, Self
+
+from websockets.sync.client import ClientConnection, connect
+
+from tests.support.command import DJASGI, PROJECTS, environment
+from tests.support.process import TIMEOUT, Process
+
+URL = r"https?://(?:\[[^\]]*\]|[^\s:/]+):(\d+)"
+FREE_PORT = ("--port", "0")
+
+Answer = tuple[HTTPResponse, str]
+
+
+def copy_project(name: str, into: Path) -> Path:
+    """A copy of a project of tests/projects, as a repository of its own in `into`."""
+    root = into / name
+    shutil.copytree(PROJECTS / name, root, ignore=shutil.ignore_patterns("__pycache__"))
+    (root / ".git").mkdir()
+    return root
+
+
+def send(
+    sock: socket.socket, path: str, headers: Mapping[str, str] | None = None
+) -> None:
+    """Send a GET request for `path`, byte for byte."""
+    lines = [f"GET {path} HTTP/1.1"]
+    fields = {"Host": "localhost"} | dict(headers or {})
+    lines += [f"{name}: {value}" for name, value in fields.items()]
+    sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
+
+
+def answer(sock: socket.socket) -> Answer:
+    """Read one response and its body."""
+    response = HTTPResponse(sock)
+    response.begin()
+    return response, response.read().decode()
+
+
+def tcp(port: int, host: str = "127.0.0.1") -> socket.socket:
+    return socket.create_connection((host, port), TIMEOUT)
+
+
+def unix(path: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(TIMEOUT)
+    try:
+        sock.connect(str(path))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def refused(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether nobody listens there."""
+    try:
+        tcp(port, host).close()
+    except ConnectionRefusedError:
+        return True
+    except ConnectionResetError:
+        pass  # it was still in the queue of one that has just gone
+    return False
+
+
+class Gate:
+    """Holds the requests of the project `probe` that ask for it. A context manager."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(TIMEOUT)
+        self._held: list[socket.socket] = []
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """By these the project finds the gate."""
+        return {"GATE": str(self._listener.getsockname()[1])}
+
+    def arrived(self) -> int:
+        """Wait for the next request that is held; the process it is in."""
+        sock, _ = self._listener.accept()
+        sock.settimeout(TIMEOUT)
+        self._held.append(sock)
+        with sock.makefile() as lines:
+            return int(lines.readline())
+
+    def open(self) -> None:
+        """Let those go on that have arrived."""
+        while self._held:
+            self._held.pop().close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.open()
+        self._listener.close()
+
+
+class Server(Process):
+    """`djasgi serve`, on a free port unless `address` says otherwise."""
+
+    def __init__(
+        self,
+        cwd: Path,
+        *arguments: str,
+        address: Sequence[str] = FREE_PORT,
+        env: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+        pass_fds: Sequence[int] = (),
+        columns: int | None = None,
+    ) -> None:
+        self.cwd = cwd
+        super().__init__(
+            [*prefix, *DJASGI, "serve", *arguments, *address],
+            cwd=cwd,
+            environ=environment(**(env or {})),
+            pass_fds=pass_fds,
+            columns=columns,
+        )
+
+    @property
+    def port(self) -> int:
+        """Of the first address, known once it accepts connections."""
+        return int(self.wait_for(URL)[1])
+
+    def ready(self) -> Self:
+        """Wait until it has said all that it says at its start."""
+        self.wait_for(r"ready in \d")
+        return self
+
+    def connect(self) -> socket.socket:
+        return tcp(self.port)
+
+    def get(self, path: str = "/", headers: Mapping[str, str] | None = None) -> Answer:
+        with self.connect() as sock:
+            send(sock, path, headers)
+            return answer(sock)
+
+    def seen(self, path: str = "/", headers: Mapping[str, str] | None = None) -> Any:
+        """What the first view of the project `probe` sees of such a request."""
+        response, text = self.get(path, headers)
+        assert response.status == 200, text
+        return json.loads(text)
+
+    def websocket(self, path: str = "/", **keywords: Any) -> ClientConnection:
+        settings = {"compression": None, "proxy": None, "max_size": None} | keywords
+        return connect(f"ws://localhost{path}", sock=self.connect(), **settings)
+
+    def workers(self) -> list[int]:
+        """The processes besides the supervisor."""
+        return [pid for pid in self.session() if pid != self.pid]
