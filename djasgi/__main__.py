@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import sys
 
-if not sys.flags.safe_path and sys.path and sys.path[0] in ("", os.getcwd()):  # noqa: PTH109
+try:
+    here = os.getcwd()  # noqa: PTH109  # pathlib is not imported before the path is right
+except OSError:
+    here = ""  # it does not exist any more: cli says so
+if not sys.flags.safe_path and sys.path and sys.path[0] in ("", here):
     # -m puts the working directory first, where a project's click.py or
     # hypercorn.py would shadow the package that we are about to import.
     del sys.path[0]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from errno import EIO, ENOENT, ENOSPC, EPIPE
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from djasgi import __version__
-from djasgi.errors import DjasgiError, ExitCode
+from djasgi.errors import DjasgiError, ExitCode, ProjectError
 from djasgi.kinds import Flag, Kind, Repeated, complaint
 from djasgi.options import OPTIONS, SECTIONS, Spec
 
@@ -22,7 +24,13 @@ COMMANDS = {
 }
 
 
-class _Value(click.ParamType[Any]):
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[Any]
+else:
+    _ParamType = click.ParamType  # generic since click 8.2 only
+
+
+class _Value(_ParamType):
     """The click type of an option: its own kind does the work."""
 
     def __init__(self, kind: Kind) -> None:
@@ -137,6 +145,19 @@ def _given(parameters: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _working_directory() -> Path:
+    try:
+        return Path.cwd()
+    except OSError as error:
+        reason = "does not exist any more"
+        if error.errno != ENOENT:
+            reason = f"cannot be read: {error.strerror}"
+        raise ProjectError(
+            f"The working directory {reason}.",
+            hint="Change to the project's folder: cd DIR",
+        ) from None
+
+
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
 
 
@@ -178,14 +199,16 @@ def serve(*, dry_run: bool, **parameters: Any) -> int:
     APP is found by itself: ASGI_APPLICATION of the settings, else the project's
     asgi.py, else Django's own application.
     """
+    # Imports make no garbage worth looking for; serving turns it on again.
+    gc.disable()
     from djasgi import run
     from djasgi.plan import resolve
 
-    plan = resolve("serve", _given(parameters), os.environ, Path.cwd())
+    plan = resolve("serve", _given(parameters), os.environ, _working_directory())
     if dry_run:
         from djasgi import explain
 
-        click.echo(explain.text(plan, every=False))
+        click.echo(explain.text(plan, every=False), color=True)
         return ExitCode.STOPPED
     return run.serve(plan)
 
@@ -210,11 +233,11 @@ def explain_command(*, output_format: str, every: bool, **parameters: Any) -> in
     from djasgi import explain
     from djasgi.plan import resolve
 
-    plan = resolve("serve", _given(parameters), os.environ, Path.cwd())
+    plan = resolve("serve", _given(parameters), os.environ, _working_directory())
     if output_format == "json":
         click.echo(explain.as_json(plan))
     else:
-        click.echo(explain.text(plan, every=every))
+        click.echo(explain.text(plan, every=every), color=True)
     return ExitCode.STOPPED
 
 
@@ -256,7 +279,11 @@ def manage(*, command: tuple[str, ...], **parameters: Any) -> int:
     from djasgi.plan import resolve
 
     plan = resolve(
-        "manage", _given(parameters), os.environ, Path.cwd(), application=False
+        "manage",
+        _given(parameters),
+        os.environ,
+        _working_directory(),
+        application=False,
     )
     return run.manage(plan, command)
 
@@ -276,10 +303,23 @@ def main(argv: list[str] | None = None, prog_name: str = "djasgi") -> NoReturn:
         code = 130
     except click.ClickException as error:
         code = _report_usage(error)
-    except BrokenPipeError:
-        code = ExitCode.FAILURE
+    except OSError as error:
+        code = _report_system(error)
     _flush()
     sys.exit(int(code or 0))
+
+
+def _report_system(error: OSError) -> int:
+    """What the system may refuse to any command. Raises `error` if it is not that."""
+    match error.errno:
+        case code if code == EPIPE:
+            return ExitCode.FAILURE  # whoever read our output has seen enough
+        case code if code in (ENOSPC, EIO):
+            reason = error.strerror
+            click.echo(f"Error: The output cannot be written: {reason}.", err=True)
+            click.echo("Send it somewhere else.", err=True)
+            return ExitCode.FAILURE
+    raise error
 
 
 def _flush() -> None:

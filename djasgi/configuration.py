@@ -7,7 +7,6 @@ keeps the place where it was written.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,7 +116,10 @@ def _in_directory(directory: Path) -> Configuration | None:
     for name, table in (("pyproject.toml", TABLE), ("djasgi.toml", ())):
         path = directory / name
         if is_file(path):
-            settings: Any = _parse(path)
+            text = _text(path)
+            if table and TABLE[-1] not in text:
+                continue  # a pyproject.toml of others need not even be parsed
+            settings: Any = _parse(path, text)
             for key in table:
                 settings = settings.get(key) if isinstance(settings, dict) else None
             if settings is not None and (settings or not table):
@@ -133,19 +135,32 @@ def _in_directory(directory: Path) -> Configuration | None:
     return _Reader(path, table).read(settings)
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def _text(path: Path) -> str:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"{path} is not valid TOML: {error}.",
-            hint="Mend the file; djasgi reads its own settings from it.",
-        ) from None
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise _invalid(path, error) from None
     except OSError as error:
         raise UsageError(
             f"{path} cannot be read: {error.strerror}.",
             hint="Make it readable for the user that runs djasgi.",
         ) from None
+
+
+def _parse(path: Path, text: str) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _invalid(path, error) from None
+
+
+def _invalid(path: Path, error: Exception) -> UsageError:
+    return UsageError(
+        f"{path} is not valid TOML: {error}.",
+        hint="Mend the file; djasgi reads its own settings from it.",
+    )
 
 
 class _Reader:

@@ -8,14 +8,16 @@ import sys
 from importlib.metadata import version
 from typing import Any
 
-from djasgi import logs, output, run, servers
+from djasgi import discovery, logs, output, run, servers
+from djasgi.loading import DEFAULT_ATTRIBUTES
 from djasgi.options import OPTIONS
 from djasgi.plan import LaunchPlan
-from djasgi.servers.base import Refused
+from djasgi.servers.base import Refused, Supplied
 from djasgi.values import DEFAULT, Value
 
 PROJECT_OPTIONS = ("app", "project", "env", "settings")
 ADDRESS_OPTIONS = ("host", "port", "bind", "uds", "fd")
+NOT_ARGUMENTS = (*PROJECT_OPTIONS, *ADDRESS_OPTIONS, "server", "factory")
 
 
 def describe(plan: LaunchPlan) -> dict[str, Any]:
@@ -56,6 +58,9 @@ def text(plan: LaunchPlan, *, every: bool) -> str:
     lines += output.rows(
         _serving_rows(plan, data["serving"], every), color=color, label=_label(every)
     )
+    hidden = 0 if every else _at_defaults(data["serving"])
+    if hidden:
+        lines.append(f"  and {hidden} options at their defaults: djasgi explain --all")
     if data["variables"]:
         entries = [(v["name"], v["value"], v["origin"]) for v in data["variables"]]
         label = max(len(name) for name, _, _ in entries) + 2
@@ -116,13 +121,16 @@ def _option(name: str, value: Value) -> dict[str, Any]:
 
 
 def _shown(name: str, value: Any) -> str:
-    if name in ("header", "native") and isinstance(value, tuple):
-        item = OPTIONS[name].kind
-        pairs = [(key, output.masked(key, text)) for key, text in value]
-        return OPTIONS[name].show(tuple(pairs)) if pairs else item.show(())
     if isinstance(value, str) and name in ADDRESS_OPTIONS:
         return value
-    return OPTIONS[name].show(value)
+    return OPTIONS[name].show(_masked(name, value))
+
+
+def _masked(name: str, value: Any) -> Any:
+    """`value` of the option `name`, without the secrets of its pairs."""
+    if name in ("header", "native"):
+        return tuple((key, output.masked(key, text)) for key, text in value)
+    return value
 
 
 def _variable(name: str, value: Value) -> str:
@@ -144,6 +152,16 @@ def _project_rows(project: dict[str, Any]) -> list[tuple[str, str, str]]:
             for other in value.get("not_taken", ())
         ]
     return entries
+
+
+SHOWN_ALWAYS = ("server", "workers", *ADDRESS_OPTIONS)
+
+
+def _at_defaults(serving: list[dict[str, Any]]) -> int:
+    return sum(
+        entry["origin"] == DEFAULT and entry["option"] not in SHOWN_ALWAYS
+        for entry in serving
+    )
 
 
 def _instead(others: Any) -> list[tuple[str, str, str]]:
@@ -174,17 +192,11 @@ def _serving_rows(
         ("workers", workers["value"], workers["origin"]),
         *_instead(workers["instead_of"]),
     ]
-    special = {"server", "workers", *ADDRESS_OPTIONS}
-    rest = [entry for entry in serving if entry["option"] not in special]
+    rest = [entry for entry in serving if entry["option"] not in SHOWN_ALWAYS]
     shown = [entry for entry in rest if every or entry["origin"] != DEFAULT]
     for entry in shown:
         entries.append((entry["option"], entry["value"], entry["origin"]))
         entries += _instead(entry["instead_of"])
-    if not every and len(rest) > len(shown):
-        hidden = len(rest) - len(shown)
-        entries.append(
-            (f"and {hidden} options at their defaults", "", "djasgi explain --all")
-        )
     return entries
 
 
@@ -194,28 +206,44 @@ def _native(plan: LaunchPlan) -> dict[str, Any]:
     arguments = server.native_address(plan.binds)
     cannot = []
     for name, value in plan.values.items():
-        if name in (*PROJECT_OPTIONS, *ADDRESS_OPTIONS, "server") or not value.asked:
+        if name in NOT_ARGUMENTS or not value.asked:
             continue
         how = support[name]
         spec = OPTIONS[name]
         if not isinstance(how, Refused) and how.flag:
-            arguments += how.arguments(value.value, spec.kind)
+            arguments += how.arguments(_masked(name, value.value), spec.kind)
         elif value.value != spec.default:
-            cannot.append(f"{spec.flag} {_shown(name, value.value)}")
-    environ = {name: _variable(name, value) for name, value in plan.variables.items()}
-    target = output.application(plan)
-    if plan.application.target is None:
-        target = "django.core.asgi:get_asgi_application"
-        how = support["factory"]
-        if not isinstance(how, Refused) and how.flag:
-            arguments += how.arguments(True, OPTIONS["factory"].kind)
-        else:
-            cannot.append("serve a project that has no asgi.py")
+            cannot.append(f"honour {spec.flag} {_shown(name, value.value)}")
+    file_passed = isinstance(how := support["env_file"], Supplied) and bool(how.flag)
+    environ = {
+        name: _variable(name, value)
+        for name, value in plan.variables.items()
+        if not (value.secret and file_passed)
+    }
+    name, call = _native_application(plan)
+    application = server.native_application(name, call=call)
+    if application is None:
+        cannot.append(f"call {name}(), which makes the application")
     return {
         "environment": environ,
-        "arguments": [server.NAME, target, *arguments],
+        "arguments": [server.NAME, *(application or [name]), *arguments],
         "cannot": cannot + list(server.LACKS),
     }
+
+
+def _native_application(plan: LaunchPlan) -> tuple[str, bool]:
+    """The application as `module:attribute`, and whether that has to be called."""
+    target = plan.application.target
+    if target is None:
+        return "django.core.asgi:get_asgi_application", True
+    module = target.file.stem if target.file else target.module
+    attribute = target.attribute
+    if attribute is None:
+        file = target.file or discovery.module_file(module, plan.paths)
+        names = discovery.defined_names(file) if file and file.is_file() else []
+        known = (name for name in DEFAULT_ATTRIBUTES if name in names)
+        attribute = next(known, DEFAULT_ATTRIBUTES[0])
+    return f"{module}:{attribute}", target.call or plan.options.factory
 
 
 def _native_lines(native: dict[str, Any]) -> list[str]:
@@ -233,11 +261,17 @@ def _native_lines(native: dict[str, Any]) -> list[str]:
 
 
 def _wrapped(words: list[str]) -> list[str]:
-    """`words` as one shell command over several lines."""
-    lines = ["  "]
+    """`words` as one shell command over several lines, a flag beside its value."""
+    together: list[str] = []
     for word in words:
-        if len(lines[-1]) + len(word) > output.width() - 4 and lines[-1].strip():
+        if together and together[-1].startswith("-") and not word.startswith("-"):
+            together[-1] += f" {word}"
+        else:
+            together.append(word)
+    lines = ["  "]
+    for part in together:
+        if len(lines[-1]) + len(part) > output.width() - 4 and lines[-1].strip():
             lines[-1] += "\\"
             lines.append("    ")
-        lines[-1] += f"{word} "
+        lines[-1] += f"{part} "
     return [line.rstrip() for line in lines]

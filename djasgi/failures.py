@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from errno import EMFILE, ENFILE
+from errno import EACCES, EMFILE, ENFILE
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from djasgi.discovery import module_file, settings_siblings
 from djasgi.errors import DjasgiError, ProjectError, UsageError, nearest
 from djasgi.modules import packages
 from djasgi.plan import LaunchPlan
-from djasgi.source import enumerated, shown
+from djasgi.source import enumerated, is_folder, shown
 
 HERE = str(Path(__file__).parent) + os.sep
 IMPORT_SYSTEM = ("<frozen ", str(Path(os.__file__).parent / "importlib") + os.sep)
@@ -50,23 +50,30 @@ def explain(plan: LaunchPlan, error: BaseException) -> DjasgiError:
         missing = _missing(plan, error.name)
         if missing is not None:
             return missing
+    if (file := _unreadable_source(error)) is not None:
+        return _unreadable(plan, file, error)
     setting = _setting_at_fault(plan, error)
-    where = setting or place(error, plan) or "the traceback above"
+    details = "" if setting else user_traceback(error)
+    where = setting or place(error, plan)
+    where = where or ("the traceback above" if details else shown(plan.path))
     return ProjectError(
         f"The project does not load: {_summary(error)}",
         hint=f"Look at {where}.{_advice(plan, error)}",
-        details="" if setting else user_traceback(error),
+        details=details,
     )
 
 
 def missing_settings(plan: LaunchPlan, name: str, origin: str) -> ProjectError:
     """The error when the settings module `name` does not exist."""
+    if folder := _closed_folder(name, plan.paths):
+        return _unreadable(plan, folder)
     manage = plan.root.manage
     defaults = [plan.application.settings, manage.settings if manage else None]
     known = settings_siblings(name, plan.paths)
     known += [default.value for default in defaults if default]
+    known = [module for module in known if module != name]
     guess = nearest(name, known) or corrected(dotted(name), plan.paths)
-    if guess and guess != name:
+    if guess:
         hint = f"Did you mean {guess}?"
     elif known:
         hint = f"Name an existing one with --settings: {enumerated(sorted(set(known)))}"
@@ -81,6 +88,8 @@ def missing_module(
     plan: LaunchPlan, module: str, use: str, suffix: str
 ) -> ProjectError:
     """The error when `module` does not exist; `suffix` is what follows it in `use`."""
+    if folder := _closed_folder(module, plan.paths):
+        return _unreadable(plan, folder)
     return ProjectError(
         f"There is no module {module}{use}.",
         hint=_module_hint(plan, module, suffix),
@@ -180,6 +189,35 @@ def _missing(plan: LaunchPlan, name: str) -> DjasgiError | None:
         suffix = str(target).removeprefix(target.module)
         return missing_module(plan, target.module, use, suffix)
     return None
+
+
+def _unreadable_source(error: BaseException) -> Path | None:
+    """The file of a module that may not be read, if that is what the error is about."""
+    frames = traceback.extract_tb(error.__traceback__, limit=-1)
+    at_import = bool(frames) and frames[-1].filename.startswith("<frozen importlib")
+    if at_import and isinstance(error, PermissionError) and error.filename:
+        return Path(os.fsdecode(error.filename))
+    return None
+
+
+def _closed_folder(module: str, paths: Sequence[Path]) -> Path | None:
+    """The folder on the way to `module` that may not be listed or entered."""
+    for folder in paths:
+        for part in dotted(module).split("."):
+            folder = folder / part  # noqa: PLW2901  # one level down
+            if is_folder(folder) and not os.access(folder, os.R_OK | os.X_OK):
+                return folder
+    return None
+
+
+def _unreadable(
+    plan: LaunchPlan, path: Path, error: BaseException | None = None
+) -> ProjectError:
+    reason = getattr(error, "strerror", None) or os.strerror(EACCES)
+    return ProjectError(
+        f"{path_shown(path, plan.path)} cannot be read: {reason}.",
+        hint="Make it readable for the user that runs djasgi.",
+    )
 
 
 def _module_hint(plan: LaunchPlan, module: str, suffix: str) -> str:

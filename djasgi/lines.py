@@ -150,11 +150,20 @@ class _TextFormatter(logging.Formatter):
 
 
 class PlainFormatter(_TextFormatter):
-    """For pipes and files: time (ISO 8601, UTC, milliseconds), level, message."""
+    """For pipes and files: time (ISO 8601, UTC, milliseconds), level, message.
+
+    With `color`, which is for those who force it, the level is painted.
+    """
+
+    def __init__(self, *, color: bool = False) -> None:
+        super().__init__()
+        self.color = color
 
     def line(self, record: logging.LogRecord) -> str:
-        message = escape(record.getMessage())
-        return f"{_utc(record.created)} {record.levelname:<7} {message}"
+        level = f"{record.levelname:<7}"
+        if self.color:
+            level = _painted(level, _LEVEL_COLORS.get(record.levelno))
+        return f"{_utc(record.created)} {level} {escape(record.getMessage())}"
 
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -251,7 +260,11 @@ class TerminalFormatter(_TextFormatter):
         return "".join(parts)
 
     def _paint(self, text: str, color: str | None) -> str:
-        return f"\x1b[{color}m{text}\x1b[0m" if self.color and color else text
+        return _painted(text, color) if self.color else text
+
+
+def _painted(text: str, color: str | None) -> str:
+    return f"\x1b[{color}m{text}\x1b[0m" if color else text
 
 
 def _columns() -> int:

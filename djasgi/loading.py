@@ -104,10 +104,14 @@ def _import_application(plan: LaunchPlan, notes: list[str]) -> Callable[..., Any
     if not target.file:
         _refuse_shadowed(plan, target.module)
     module = _import_module(plan, target, notes)
-    application = _attribute(plan, target, module)
+    attribute = _attribute(plan, target, module)
+    application = _get(module, attribute)
+    place = path_shown(target.file, plan.path) if target.file else target.module
+    name = f"{place}:{attribute}"
     if target.call or plan.options.factory:
-        application = _call_factory(plan, target, application)
-    return _checked(plan, target, application)
+        application = _call_factory(name, application)
+        name = f"{name}()"
+    return _checked(name, application)
 
 
 def _synthesise() -> Callable[..., Any]:
@@ -178,22 +182,24 @@ def _refuse_shadowed(plan: LaunchPlan, module: str) -> None:
         )
 
 
-def _attribute(plan: LaunchPlan, target: Target, module: ModuleType) -> Any:
+def _attribute(plan: LaunchPlan, target: Target, module: ModuleType) -> str:
+    """The attribute to serve: what was named, else `application`, else `app`."""
     file = path_shown(Path(module.__file__ or target.module), plan.path)
-    hint = partial(_attribute_hint, plan, target, module)
+    hint = partial(_attribute_hint, target, module)
     if target.attribute is None:
         for name in DEFAULT_ATTRIBUTES:
             if hasattr(module, name):
-                return getattr(module, name)
+                return name
         raise ProjectError(
             f'{file} has neither "application" nor "app".', hint=hint("application")
         )
     try:
-        return _get(module, target.attribute)
+        _get(module, target.attribute)
     except AttributeError:
         raise ProjectError(
             f'{file} has no "{target.attribute}".', hint=hint(target.attribute)
         ) from None
+    return target.attribute
 
 
 def _get(module: ModuleType, attribute: str) -> Any:
@@ -203,9 +209,7 @@ def _get(module: ModuleType, attribute: str) -> Any:
     return value
 
 
-def _attribute_hint(
-    plan: LaunchPlan, target: Target, module: ModuleType, wanted: str
-) -> str:
+def _attribute_hint(target: Target, module: ModuleType, wanted: str) -> str:
     names = _callables(module)
     guess = nearest(wanted, names) or next(
         (name for name in DEFAULT_ATTRIBUTES if name in names), None
@@ -224,8 +228,7 @@ def _callables(module: ModuleType) -> list[str]:
     return [name for name in names if callable(getattr(module, name, None))]
 
 
-def _call_factory(plan: LaunchPlan, target: Target, factory: Any) -> Any:
-    name = _named(plan, target)
+def _call_factory(name: str, factory: Any) -> Any:
     if not callable(factory):
         raise ProjectError(
             f"{name} is not a function, so it cannot be called for the application.",
@@ -243,26 +246,16 @@ def _call_factory(plan: LaunchPlan, target: Target, factory: Any) -> Any:
         raise
 
 
-def _named(plan: LaunchPlan, target: Target) -> str:
-    place = path_shown(target.file, plan.path) if target.file else target.module
-    return f"{place}:{target.attribute or 'application'}"
-
-
-def _checked(plan: LaunchPlan, target: Target, application: Any) -> Callable[..., Any]:
-    name = _named(plan, target)
-    called = target.call or plan.options.factory
+def _checked(name: str, application: Any) -> Callable[..., Any]:
     if inspect.iscoroutine(application):
         application.close()
         raise ProjectError(
-            f"{name}() is asynchronous: a factory is called before there is a loop.",
+            f"{name} is asynchronous: a factory is called before there is a loop.",
             hint="Make it a plain function, and await in the application's lifespan.",
         )
     if not callable(application):
-        kind = (
-            "None" if application is None else f"a value of type {_kind(application)}"
-        )
         raise ProjectError(
-            f"{name}{'() returned' if called else ' is'} {kind}, not an ASGI application.",
+            f"{name} is {_kind(application)}, not an ASGI application.",
             hint="Name the application itself, for example config.asgi:application",
         )
     count = _parameters_refused(application)

@@ -127,15 +127,17 @@ def _formatter(
 ) -> logging.Formatter:
     if options.log_format == "json":
         return JsonFormatter(worker)
-    return TerminalFormatter(color=color) if terminal else PlainFormatter()
+    return (TerminalFormatter if terminal else PlainFormatter)(color=color)
 
 
-def use_color(stream: TextIO, environ: Mapping[str, str]) -> bool:
+def use_color(stream: TextIO | None, environ: Mapping[str, str]) -> bool:
     """Whether to colour what is written to `stream`.
 
     NO_COLOR (https://no-color.org) wins over FORCE_COLOR, and both over whether the
-    stream is a terminal that knows colours.
+    stream is a terminal that knows colours. None is a stream that was closed.
     """
+    if stream is None:
+        return False
     if environ.get("NO_COLOR"):
         return False
     if environ.get("FORCE_COLOR"):

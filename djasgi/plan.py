@@ -180,9 +180,9 @@ def _root_of_application(app: Value, cwd: Path) -> Root | None:
     else:
         return None
     manage = root / "manage.py"
-    return Root(
-        root, origin, discovery.read_manage(manage) if manage.is_file() else None
-    )
+    if manage.is_file():
+        return Root(root, "manage.py", discovery.read_manage(manage))
+    return Root(root, origin, None)
 
 
 def _package_root(file: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import ipaddress
 import logging
@@ -11,7 +12,6 @@ import sys
 import time
 from collections.abc import Sequence
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 from djasgi import logs, output, servers
@@ -139,6 +139,8 @@ class _Announcement:
         self.exposed = not all(map(_is_loopback, listeners.sockets))
 
     def __call__(self, facts: dict[str, Any]) -> None:
+        from importlib.metadata import version
+
         seconds = time.monotonic() - self.started
         plan = self.duty.plan
         debug = bool(facts.get("debug"))
@@ -166,6 +168,7 @@ class _Announcement:
         for note in facts.get("notes", ()):
             logger.warning(note)
         logger.info("ready in %.2f s", seconds)
+        gc.enable()
 
 
 def _is_loopback(sock: socket.socket) -> bool:

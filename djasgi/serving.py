@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from djasgi.supervisor.sockets import Listeners
     from djasgi.supervisor.worker import Channel
     from djasgi.tls import Tls
+
+HEADROOM = 20
+"""File descriptors that a loop, a server and the first clients need."""
 
 SHUTDOWN_GRACE = 5.0
 """Seconds for the application's lifespan shutdown, after the requests have ended."""
@@ -53,6 +58,7 @@ def serve_worker(duty: Duty, number: int, channel: Channel) -> None:
     the application from being served.
     """
     plan = duty.plan
+    _require_descriptors()
     server = servers.load(plan.options.server)
     with asyncio.Runner(loop_factory=loop_factory(plan.options.loop)) as runner:
         # Before the project's root enters sys.path, where a file of the server's name
@@ -62,7 +68,21 @@ def serve_worker(duty: Duty, number: int, channel: Channel) -> None:
         _configure_logs(duty, number, None)
         loaded = load(plan)
         _configure_logs(duty, number, loaded)
+        gc.enable()
         runner.run(_serve(duty, number, server, loaded, channel))
+
+
+def _require_descriptors() -> None:
+    """Raise OSError if there are not enough file descriptors to serve with.
+
+    Running out of them halfway shows in ways of which none says so.
+    """
+    opened: list[int] = []
+    try:
+        opened.extend(os.open(os.devnull, os.O_RDONLY) for _ in range(HEADROOM))
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
 
 
 def _configure_logs(duty: Duty, number: int, loaded: Loaded | None) -> None:

@@ -139,6 +139,13 @@ class Server(Protocol):
     SUPPORT: Mapping[str, Support]
     LACKS: tuple[str, ...]
 
+    def native_application(self, name: str, *, call: bool) -> list[str] | None:
+        """The words on the server's own command line for `module:attribute`.
+
+        With `call` it is a function that makes the application. None if the server
+        cannot call one.
+        """
+
     def native_address(self, binds: Sequence[Bind]) -> list[str]:
         """The words on the server's own command line that listen on `binds`."""
 

@@ -77,6 +77,11 @@ _OWNED = {
 _ANNOTATIONS = {"http_timeout": "float | None"}
 
 
+def native_application(name: str, *, call: bool) -> list[str] | None:
+    """The word on daphne's command line for the application; it calls nothing."""
+    return None if call else [name]
+
+
 def native_address(binds: Sequence[Bind]) -> list[str]:
     """The words on daphne's command line that listen on the first of each family."""
     words: dict[str, list[str]] = {}

@@ -112,6 +112,11 @@ _OWNED = {
 }
 
 
+def native_application(name: str, *, call: bool) -> list[str] | None:
+    """The word on hypercorn's command line for the application, or what makes it."""
+    return [f"{name}()"] if call else [name]
+
+
 def native_address(binds: Sequence[Bind]) -> list[str]:
     """The words on hypercorn's command line that listen on `binds`."""
     return [word for bind in binds for word in ("--bind", str(bind))]

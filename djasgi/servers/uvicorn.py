@@ -118,6 +118,11 @@ _OWNED = {
 }
 
 
+def native_application(name: str, *, call: bool) -> list[str] | None:
+    """The words on uvicorn's command line for the application, or what makes it."""
+    return ["--factory", name] if call else [name]
+
+
 def native_address(binds: Sequence[Bind]) -> list[str]:
     """The words on uvicorn's command line for the first of `binds`: it takes one."""
     match binds[0]:

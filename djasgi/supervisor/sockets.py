@@ -10,6 +10,7 @@ import ipaddress
 import os
 import resource
 import secrets
+import shlex
 import socket
 import stat
 import struct
@@ -194,10 +195,14 @@ def occupy_standard_descriptors() -> None:
 def descriptors_exhausted() -> ListenError:
     """The error for people when there are no file descriptors left."""
     limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    more = 4096 if most == resource.RLIM_INFINITY else max(limit, most)
+    if most == limit:
+        hint = "Raise it where djasgi is started from: LimitNOFILE= in a systemd unit, "
+        hint += "ulimits in a container, or as root: ulimit -n 4096"
+    else:
+        more = 4096 if most == resource.RLIM_INFINITY else most
+        hint = f"Raise it before starting: ulimit -n {more}"
     return ListenError(
-        f"Too many open files: the limit is {limit} (ulimit -n).",
-        hint=f"Raise it before starting: ulimit -n {more}",
+        f"Too many open files: the limit is {limit} (ulimit -n).", hint=hint
     )
 
 
@@ -329,7 +334,7 @@ def _unix_errors(path: str) -> Iterator[None]:
         directory = os.path.dirname(path)  # noqa: PTH120  # as it was typed
         if error.errno == ENOENT and not Path(directory).is_dir():
             message = f"The directory of the socket {path} does not exist."
-            hint = f"Make it first: mkdir -p {directory}"
+            hint = f"Make it first: mkdir -p {shlex.quote(directory)}"
         elif error.errno in (EACCES, EPERM, EROFS):
             message = f"No permission to make the socket {path}."
             hint = "Choose a directory that this user may write to."

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from djasgi.errors import ExitCode
+from djasgi.supervisor.record import Record
 
 KILL_GRACE = 5.0
 """Seconds between the end of the graceful timeout and the kill."""
@@ -42,19 +43,16 @@ class Cause(Enum):
     LISTEN = "listen"
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(Record):
     """The supervisor begins."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spawned:
+class Spawned(Record):
     number: int
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class SpawnFailed:
+class SpawnFailed(Record):
     """No process could be made; `lasting` when waiting will not mend it."""
 
     number: int
@@ -62,39 +60,33 @@ class SpawnFailed:
     exit_code: int = ExitCode.PROJECT
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(Record):
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Record):
     """The worker said that it failed, and is about to exit."""
 
     pid: int
     exit_code: int
 
 
-@dataclass(frozen=True, slots=True)
-class Exited:
+class Exited(Record):
     """The process is gone; `status` is the exit code, or minus the signal."""
 
     pid: int
     status: int
 
 
-@dataclass(frozen=True, slots=True)
-class ListenFailed:
+class ListenFailed(Record):
     exit_code: int
 
 
-@dataclass(frozen=True, slots=True)
-class StopRequested:
+class StopRequested(Record):
     immediate: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(Record):
     """Time has passed."""
 
 
@@ -111,41 +103,34 @@ Event = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Spawn:
+class Spawn(Record):
     """Answered by Spawned or SpawnFailed."""
 
     number: int
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class Terminate:
+class Terminate(Record):
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class Kill:
+class Kill(Record):
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class Listen:
+class Listen(Record):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Announce:
+class Announce(Record):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class CloseListeners:
+class CloseListeners(Record):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class ReportFailure:
+class ReportFailure(Record):
     """Tell people why the program ends. At most once."""
 
     cause: Cause
@@ -154,8 +139,7 @@ class ReportFailure:
     status: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(Record):
     """Log that a worker is gone unasked; the next one starts in `delay` seconds."""
 
     number: int
@@ -164,16 +148,14 @@ class Lost:
     delay: float
 
 
-@dataclass(frozen=True, slots=True)
-class SpawnDelayed:
+class SpawnDelayed(Record):
     """Log that no process could be made; it is tried again in `delay` seconds."""
 
     number: int
     delay: float
 
 
-@dataclass(frozen=True, slots=True)
-class Overdue:
+class Overdue(Record):
     """Log that a worker has not become ready, or has not ended, in time."""
 
     number: int
@@ -181,8 +163,7 @@ class Overdue:
     booting: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Exit(Record):
     code: int
 
 

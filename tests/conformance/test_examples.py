@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import re
 import shlex
 import signal
-import socket
 
 import pytest
 from websockets.exceptions import InvalidStatus
@@ -15,39 +13,21 @@ from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from djasgi.options import SERVERS
-from tests.support.command import DJASGI, EXAMPLES, environment
-from tests.support.process import TIMEOUT, Process
-
-ADDRESS = r"http://127\.0\.0\.1:(\d+)"
+from tests.support.command import EXAMPLES
+from tests.support.process import TIMEOUT
+from tests.support.server import Server, answer, send
 
 each_server = pytest.mark.parametrize("server", SERVERS)
 
 
-class Example(Process):
+def start(name: str, server: str, *arguments: str) -> Server:
     """An example that serves on a free port."""
-
-    def __init__(self, name: str, server: str, *arguments: str) -> None:
-        command = (*DJASGI, "serve", *arguments, "--port", "0", "--server", server)
-        super().__init__(command, cwd=EXAMPLES / name, env=environment())
-
-    @property
-    def port(self) -> int:
-        """Printed once it accepts connections."""
-        return int(self.wait_for(ADDRESS)[1])
-
-    def get(self, path: str) -> tuple[http.client.HTTPResponse, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT)
-        try:
-            connection.request("GET", path)
-            response = connection.getresponse()
-            return response, response.read().decode()
-        finally:
-            connection.close()
+    return Server(EXAMPLES / name, *arguments, "--server", server)
 
 
 @each_server
 def test_minimal_shows_who_serves_it(server: str) -> None:
-    with Example("minimal", server) as example:
+    with start("minimal", server) as example:
         home, page = example.get("/")
         asynchronous, text = example.get("/async/")
 
@@ -61,23 +41,21 @@ def test_minimal_shows_who_serves_it(server: str) -> None:
 
 @each_server
 def test_minimal_finishes_its_slow_page_when_it_is_stopped(server: str) -> None:
-    with Example("minimal", server) as example:
-        slow = socket.create_connection(("127.0.0.1", example.port), TIMEOUT)
-        with slow:
-            slow.sendall(b"GET /slow/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    with start("minimal", server) as example:
+        with example.connect() as slow:
+            send(slow, "/slow/")
             # Connections are accepted in turn: the first is there when this is answered.
             example.get("/async/")
             example.signal(signal.SIGTERM)
-            response = http.client.HTTPResponse(slow)
-            response.begin()
+            response, text = answer(slow)
 
-            assert (response.status, response.read()) == (200, b"Worth the wait.\n")
+            assert (response.status, text) == (200, "Worth the wait.\n")
         assert example.wait() == 0
 
 
 @each_server
 def test_environments_serves_development_without_being_told(server: str) -> None:
-    with Example("environments", server) as example:
+    with start("environments", server) as example:
         assert json.loads(example.get("/")[1]) == {
             "environment": "development",
             "settings": "config.settings.development",
@@ -92,7 +70,7 @@ def test_environments_serves_production_by_its_procfile(server: str) -> None:
     web = re.search(r"^web: djasgi serve (.+)$", procfile, re.MULTILINE)
     assert web
 
-    with Example("environments", server, *shlex.split(web[1])) as example:
+    with start("environments", server, *shlex.split(web[1])) as example:
         assert json.loads(example.get("/")[1]) == {
             "environment": "production",
             "settings": "config.settings.production",
@@ -103,7 +81,7 @@ def test_environments_serves_production_by_its_procfile(server: str) -> None:
 
 @each_server
 def test_chat_passes_a_message_to_everybody_in_the_room(server: str) -> None:
-    with Example("chat", server) as example:
+    with start("chat", server) as example:
         assert example.get("/")[0].status == 200
         base = f"ws://127.0.0.1:{example.port}/ws"
         origin = Origin(f"http://127.0.0.1:{example.port}")
@@ -124,7 +102,7 @@ def test_chat_passes_a_message_to_everybody_in_the_room(server: str) -> None:
 
 @each_server
 def test_chat_refuses_the_pages_of_other_sites(server: str) -> None:
-    with Example("chat", server) as example:
+    with start("chat", server) as example:
         url = f"ws://127.0.0.1:{example.port}/ws/lobby/"
 
         with (
@@ -139,7 +117,7 @@ def test_chat_refuses_the_pages_of_other_sites(server: str) -> None:
 
 @each_server
 def test_wrapped_answers_health_itself_and_mounts_django(server: str) -> None:
-    with Example("wrapped", server) as example:
+    with start("wrapped", server) as example:
         health, ok = example.get("/health")
         site, page = example.get("/site/")
         missing, _ = example.get("/elsewhere")

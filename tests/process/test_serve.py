@@ -23,6 +23,7 @@ from tests.support.server import (
     answer,
     copy_project,
     refused,
+    reserved,
     send,
     tcp,
     unix,
@@ -190,10 +191,7 @@ def test_nothing_listens_before_the_application_is_ready(
         "    sock.recv(1)\n"
         "from probe.asgi import application\n"
     )
-    with socket.socket() as reserved:
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        reserved.bind(("127.0.0.1", 0))
-        port = reserved.getsockname()[1]
+    with reserved() as port:
         address = ("--port", str(port))
         arguments = ("late:application", "--server", server)
         with Server(

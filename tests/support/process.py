@@ -93,7 +93,8 @@ class Process:
                 if self._ended or left <= 0:
                     raise AssertionError(
                         f"{len(found)} of {count} lines match {pattern!r} "
-                        f"within {timeout:g} s in\n{self.log}"
+                        f"within {timeout:g} s (exit code {self.popen.poll()}) in\n"
+                        f"{self.log}"
                     )
                 self._changed.wait(left)
         return found[count - 1]

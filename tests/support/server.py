@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any, Self
@@ -70,6 +71,15 @@ def refused(port: int, host: str = "127.0.0.1") -> bool:
     except ConnectionResetError:
         pass  # it was still in the queue of one that has just gone
     return False
+
+
+@contextmanager
+def reserved() -> Iterator[int]:
+    """A TCP port that nobody else is given, and that can be listened on."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()[1]
 
 
 class Gate:

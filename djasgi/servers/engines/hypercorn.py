@@ -75,7 +75,8 @@ class Wait:
     """The time that a connection waits for a request; the place of `AsyncioSingleTask`.
 
     hypercorn calls `restart` when it begins to wait, and `stop` when a head is
-    complete. It starts a task each time; a timer costs a fraction of it.
+    complete. It starts a task each time, which costs more, and which keeps a connection
+    that its client has closed, with its descriptor, until the keep-alive time is over.
     """
 
     def __init__(self, connection: Connection, options: Options) -> None:
@@ -193,9 +194,9 @@ class Connection(TCPServer):
         except (OSError, TimeoutError):
             pass
         await self.protocol.handle(Closed())
-        # Without these two the connection, closed by its client, keeps its descriptor
-        # until the keep-alive time and the ping interval are over.
-        await wait.stop()
+        await wait.stop()  # its task group may be over before the connection is
+        # Else the connection, closed by its client, keeps its descriptor until the
+        # ping interval is over, and the stop waits for it.
         if self.context.pinging is not None:
             self.context.pinging.cancel()
 

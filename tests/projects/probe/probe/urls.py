@@ -33,6 +33,12 @@ def variable(request, name):
     return HttpResponse(os.environ.get(name, "(unset)"))
 
 
+def say(request, word):
+    """Leaves a mark in the output."""
+    print(f"said: {word}", flush=True)
+    return HttpResponse(word)
+
+
 def gate():
     """The connection by which a test holds a request, and sees that it is here."""
     sock = socket.create_connection(("127.0.0.1", int(os.environ["GATE"])))
@@ -82,6 +88,7 @@ async def stream(request):
 urlpatterns = [
     path("", index),
     path("variable/<name>/", variable),
+    path("say/<word>/", say),
     path("hold/", hold),
     path("block/", block),
     path("sync/", sync),
