@@ -46,7 +46,7 @@ SUPPORT: Mapping[str, Support] = {
     "ssl_ciphers": Supplied("djasgi makes the TLS context", "--ssl-ciphers"),
     "backlog": Native("backlog", "--backlog"),
     "keep_alive": Native("timeout_keep_alive", "--timeout-keep-alive"),
-    "header_timeout": Adapted("a timer in the protocol, until the head is complete"),
+    "header_timeout": Adapted("djasgi looks at the connections from time to time"),
     "server_header": Native("server_header", "--server-header/--no-server-header"),
     "date_header": Native("date_header", "--date-header/--no-date-header"),
     "ws_max_size": Native("ws_max_size", "--ws-max-size"),

@@ -471,7 +471,8 @@ def test_requests_in_flight_finish(server: str, sock: socket.socket) -> None:
 
         status, fields, body = answer(held)
         assert (status, body) == (200, b"held")
-        assert fields["connection"] == "close"
+        if server != "uvicorn":  # which says so in later versions only
+            assert fields["connection"] == "close"
         seconds_until_closed(held)
         while chunk := streaming.recv(1000):
             received += chunk

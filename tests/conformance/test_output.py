@@ -52,7 +52,7 @@ def test_panel_and_access_lines_in_80_columns(server: str, project: Path) -> Non
         process.ready()
         for path in ("/", long + "?q=hidden"):
             process.get(path)
-        process.wait_for("page/")
+        process.wait_for("GET    /page/")
         assert process.stop(signal.SIGINT) == 0
     lines = uncolored(process)
 
@@ -82,7 +82,7 @@ def test_colours_are_for_status_and_address(server: str, project: Path) -> None:
         process.ready()
         process.get("/")
         process.get("/missing/")
-        process.wait_for("missing/")
+        process.wait_for("GET    /missing/")
         address = f"\x1b[36mhttp://127.0.0.1:{process.port}\x1b[0m"
         assert process.stop() == 0
     assert address in process.log
@@ -110,7 +110,7 @@ def test_narrow_terminal_keeps_the_path_and_drops_the_figures(
         process.ready()
         process.get("/")
         process.get(path)
-        process.wait_for("xxx")
+        process.wait_for("GET    /page/")
         assert process.stop() == 0
     [short] = [line for line in uncolored(process) if re.search("GET    / ", line)]
     assert len(short) <= 50

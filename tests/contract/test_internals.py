@@ -29,9 +29,13 @@ PINS: dict[str, list[tuple[str, str, str]]] = {
             "cycle connections tasks timeout_keep_alive loop",
         ),
         (f"{HTTPTOOLS}.connection_made", "self transport", "connections add"),
-        (f"{HTTPTOOLS}.connection_lost", "self exc", "connections discard"),
-        (f"{HTTPTOOLS}.data_received", "self data", "handle_websocket_upgrade"),
-        (f"{HTTPTOOLS}.handle_websocket_upgrade", "self", "set_protocol"),
+        (
+            f"{HTTPTOOLS}._unset_keepalive_if_required",
+            "self",
+            "timeout_keep_alive_task cancel",
+        ),
+        (f"{HTTPTOOLS}.data_received", "self data", "_unset_keepalive_if_required"),
+        (f"{HTTPTOOLS}.on_response_complete", "self", "timeout_keep_alive_task"),
         (f"{HTTPTOOLS}.shutdown", "self", "cycle response_complete keep_alive close"),
         (f"{SANSIO}.shutdown", "self", "handshake_complete send_close close"),
         (

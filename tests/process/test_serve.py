@@ -88,7 +88,7 @@ def test_a_killed_worker_is_replaced_and_meanwhile_the_others_serve(
 
         assert process.seen()["pid"] in before
         process.wait_for(rf"worker \d \(pid {victim}\) was killed by SIGKILL")
-        until(lambda: len(process.matches("lifespan: startup")) == 3, "a replacement")
+        process.wait_for("lifespan: startup", count=3)
         after = process.workers()
         assert victim not in after
         assert len(after) == 2

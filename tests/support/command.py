@@ -48,5 +48,5 @@ def djasgi(
         text=True,
         timeout=timeout,
         check=False,
-        preexec_fn=preexec,  # noqa: PLW1509  # limits of the child, set before exec
+        preexec_fn=preexec,  # limits of the child, set before exec
     )

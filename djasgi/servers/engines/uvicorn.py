@@ -27,53 +27,44 @@ from djasgi.servers.engines.draining import CLOSING, drain
 from djasgi.tls import Tls
 
 
-class Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol, with a limit for the head of a request.
+class Heads:
+    """Cuts the clients that do not finish the head of a request.
 
-    The time runs from the connection, then from the first byte of each further request,
-    to the end of the head. It costs one call and one comparison for each read.
+    It looks at the connections from time to time, which costs a request nothing; a timer
+    for each head would be noticeable. The time runs from the connection, then from the
+    first byte of each further request, and is exact to a twentieth.
     """
 
-    def __init__(self, *args: Any, header_timeout: float, **keywords: Any) -> None:
-        super().__init__(*args, **keywords)
-        self.header_timeout = header_timeout
-        self.head_timer: asyncio.TimerHandle | None = None
+    def __init__(self, state: ServerState, timeout: float) -> None:
+        self.state = state
+        self.timeout = timeout
+        # Since when a connection waits, and for what: the request after this cycle.
+        self._waiting: dict[HttpToolsProtocol, tuple[float, Any]] = {}
 
-    def connection_made(  # type: ignore[override]  # narrowed by uvicorn as well
-        self, transport: asyncio.Transport
-    ) -> None:
-        super().connection_made(transport)
-        self._await_head()
+    async def watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(min(max(self.timeout / 20, 0.02), 0.5))
+            self._cut(loop.time())
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._head_complete()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        # uvicorn declares its cycle as never None; it is, until the first request.
-        cycle: Any = self.cycle
-        if cycle is not None and not cycle.response_complete:
-            if self.head_timer is not None:
-                self._head_complete()
-        elif self.head_timer is None:
-            self._await_head()
-
-    def handle_websocket_upgrade(self) -> None:
-        self._head_complete()
-        self.header_timeout = 0
-        super().handle_websocket_upgrade()
-
-    def _await_head(self) -> None:
-        if self.header_timeout and not self.transport.is_closing():
-            self.head_timer = self.loop.call_later(
-                self.header_timeout, self.transport.close
-            )
-
-    def _head_complete(self) -> None:
-        if self.head_timer is not None:
-            self.head_timer.cancel()
-            self.head_timer = None
+    def _cut(self, now: float) -> None:
+        waiting: dict[HttpToolsProtocol, tuple[float, Any]] = {}
+        for connection in self.state.connections:
+            if not isinstance(connection, HttpToolsProtocol):
+                continue
+            # uvicorn declares its cycle as never None; it is, until the first request.
+            cycle: Any = connection.cycle
+            if cycle is not None and not cycle.response_complete:
+                continue  # a request runs
+            if connection.timeout_keep_alive_task is not None:
+                continue  # idle: the first byte ends this
+            since, before = self._waiting.get(connection, (now, cycle))
+            if before is not cycle:
+                since = now
+            if now - since >= self.timeout:
+                connection.transport.close()
+            waiting[connection] = (since, cycle)
+        self._waiting = waiting
 
 
 class Engine:
@@ -92,7 +83,7 @@ class Engine:
             lambda: application,
             factory=True,
             interface="asgi3",
-            http=Protocol,
+            http="httptools",
             ws="websockets-sansio",
             lifespan="off",
             workers=1,
@@ -114,7 +105,10 @@ class Engine:
         stop: asyncio.Event,
     ) -> None:
         loop = asyncio.get_running_loop()
-        clock = loop.create_task(self._renew_headers())
+        timeout = self.options.header_timeout
+        aides = [loop.create_task(self._renew_headers())]
+        if timeout:
+            aides.append(loop.create_task(Heads(self.state, timeout).watch()))
         log = logging.getLogger("uvicorn.error")
         try:
             servers = [await self._listen(sock, tls) for sock in sockets]
@@ -124,7 +118,8 @@ class Engine:
                 server.close()
             await drain(self, self.options.graceful_timeout)
         finally:
-            clock.cancel()
+            for aide in aides:
+                aide.cancel()
             log.removeFilter(_not_cancelled)
             for sock in sockets:
                 sock.close()
@@ -136,11 +131,10 @@ class Engine:
             keywords["ssl_handshake_timeout"] = self.options.header_timeout or None
         return await asyncio.get_running_loop().create_server(
             partial(
-                Protocol,
+                HttpToolsProtocol,
                 config=self.config,
                 server_state=self.state,
                 app_state={},
-                header_timeout=self.options.header_timeout,
             ),
             sock=sock,
             backlog=self.config.backlog,
@@ -177,7 +171,7 @@ class Engine:
         return len(self.state.tasks)
 
     def abort(self) -> None:
-        for connection in self.state.connections:
+        for connection in list(self.state.connections):
             connection.transport.abort()
 
 
