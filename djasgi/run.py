@@ -12,21 +12,24 @@ import sys
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from djasgi import logs, output, servers
+from djasgi.duty import Duty
 from djasgi.errors import ExitCode, UsageError
 from djasgi.options import OPTIONS, SERVERS
 from djasgi.plan import LaunchPlan
 from djasgi.servers.base import Refused
-from djasgi.serving import Duty, serve_worker
 from djasgi.supervisor.master import supervise
 from djasgi.supervisor.sockets import (
     Listeners,
     occupy_standard_descriptors,
     open_listeners,
 )
-from djasgi.supervisor.worker import run_in_process
+from djasgi.supervisor.worker import Channel, run_in_process
+
+if TYPE_CHECKING:
+    from djasgi.tls import Tls  # not at run time: `ssl` is only for those who ask
 
 logger = logging.getLogger("djasgi")
 
@@ -73,9 +76,7 @@ def serve(plan: LaunchPlan) -> int:
     logs.configure(plan.options, color=color, terminal=terminal)
     for warning in (*plan.warnings, *_not_taken(plan)):
         logger.warning(warning)
-    from djasgi.tls import load_tls
-
-    tls = load_tls(plan.options)
+    tls = _load_tls(plan)
     workers = _worker_count(plan)
     with open_listeners(
         plan.binds,
@@ -90,7 +91,11 @@ def serve(plan: LaunchPlan) -> int:
             "on_ready": announcement,
             "on_failure": output.report,
         }
-        worker = partial(serve_worker, duty)
+        if workers > 1:
+            # For all at once. A single worker does it by itself: what is imported
+            # before a fork is copied when it is used after it.
+            import djasgi.serving  # noqa: F401
+        worker = partial(_serve_worker, duty)
         if workers == 0:
             code = run_in_process(worker, listeners, **arguments)
         else:
@@ -98,6 +103,20 @@ def serve(plan: LaunchPlan) -> int:
     if code == ExitCode.STOPPED:
         logger.info("stopped")
     return code
+
+
+def _serve_worker(duty: Duty, number: int, channel: Channel) -> None:
+    from djasgi.serving import serve_worker
+
+    serve_worker(duty, number, channel)
+
+
+def _load_tls(plan: LaunchPlan) -> Tls | None:
+    if not any(v.asked for name, v in plan.values.items() if name.startswith("ssl_")):
+        return None
+    from djasgi.tls import load_tls
+
+    return load_tls(plan.options)
 
 
 def _is_terminal() -> bool:
@@ -168,6 +187,7 @@ class _Announcement:
         for note in facts.get("notes", ()):
             logger.warning(note)
         logger.info("ready in %.2f s", seconds)
+        gc.freeze()
         gc.enable()
 
 

@@ -6,37 +6,23 @@ import asyncio
 import gc
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from djasgi import logs, servers
+from djasgi.duty import Duty
 from djasgi.layers.compose import compose, wrap
 from djasgi.layers.lifespan import Lifespan
 from djasgi.loading import Loaded, load
-from djasgi.plan import LaunchPlan
 from djasgi.servers.base import Server
 
 if TYPE_CHECKING:
-    from djasgi.supervisor.sockets import Listeners
     from djasgi.supervisor.worker import Channel
-    from djasgi.tls import Tls
 
 HEADROOM = 20
 """File descriptors that a loop, a server and the first clients need."""
 
 SHUTDOWN_GRACE = 5.0
 """Seconds for the application's lifespan shutdown, after the requests have ended."""
-
-
-@dataclass(frozen=True, slots=True)
-class Duty:
-    """What every worker of a plan is given."""
-
-    plan: LaunchPlan
-    listeners: Listeners
-    tls: Tls | None
-    color: bool
-    terminal: bool
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -68,6 +54,8 @@ def serve_worker(duty: Duty, number: int, channel: Channel) -> None:
         _configure_logs(duty, number, None)
         loaded = load(plan)
         _configure_logs(duty, number, loaded)
+        # What is imported stays: the first collection need not go through it.
+        gc.freeze()
         gc.enable()
         runner.run(_serve(duty, number, server, loaded, channel))
 

@@ -15,16 +15,18 @@ import signal
 import sys
 import threading
 import traceback
-from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from contextlib import suppress
 from errno import EMFILE, ENFILE
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from djasgi.errors import DjasgiError, ExitCode, ListenError, ProjectError, UsageError
 from djasgi.supervisor.sockets import Listeners, descriptors_exhausted
 from djasgi.supervisor.state import KILL_GRACE, boot_exit_code
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop  # of the worker: not for the supervisor
 
 logger = logging.getLogger("djasgi")
 
