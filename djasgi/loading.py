@@ -69,7 +69,6 @@ def load(plan: LaunchPlan) -> Loaded:
             _compare_settings(plan, settings)
             _compare_application(plan, settings)
             _refuse_debug(plan, settings)
-            _require_secret_key(plan, settings)
             _resolve_urls(settings)
         middleware = [_middleware(plan, name) for name in plan.options.middleware]
         return Loaded(
@@ -326,19 +325,6 @@ def _refuse_debug(plan: LaunchPlan, settings: Any) -> None:
         raise UsageError(
             f"DEBUG is on in {module}: refused for the environment {environment!r}.",
             hint="Set DEBUG = False there, or serve another environment.",
-        )
-
-
-def _require_secret_key(plan: LaunchPlan, settings: Any) -> None:
-    """Refuse settings without the key that Django asks for at the first form or login.
-
-    A project that calls settings.configure() has decided what it needs.
-    """
-    module = getattr(settings._wrapped, "SETTINGS_MODULE", None)  # noqa: SLF001
-    if module and not getattr(settings._wrapped, "SECRET_KEY", ""):  # noqa: SLF001
-        raise ProjectError(
-            f"SECRET_KEY is not set in {module}.",
-            hint="Set it there: Django signs sessions and forms with it.",
         )
 
 

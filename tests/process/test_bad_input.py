@@ -329,15 +329,6 @@ LOADING: dict[str, tuple[dict[str, str], str, int, list[str]]] = {
             "Look at mysite/settings.py:1.",
         ],
     ),
-    "settings without a key": (
-        {SETTINGS: "ROOT_URLCONF = 'mysite.urls'\n"},
-        "",
-        PROJECT,
-        [
-            "SECRET_KEY is not set in mysite.settings.",
-            "Set it there: Django signs sessions and forms with it.",
-        ],
-    ),
     "settings name an application that is not installed": (
         {SETTINGS: "SECRET_KEY = 'x'\nINSTALLED_APPS = ['corsheaders']\n"},
         "",
