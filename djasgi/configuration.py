@@ -47,13 +47,14 @@ class Configuration:
     environments: Mapping[str, EnvironmentTable] = field(default_factory=dict)
 
 
-def read_configuration(start: Path) -> Configuration:
+def read_configuration(start: Path, cwd: Path | None = None) -> Configuration:
     """The nearest configuration file from `start` up to the repository root.
 
-    Without a repository only `start` itself is looked at. Raises UsageError for a file
-    that does not parse, an unknown key, a wrong type, or two files in one directory.
+    Without a repository (a container has none) up to `cwd`, if `start` is below it;
+    else only `start` itself is looked at. Raises UsageError for a file that does not
+    parse, an unknown key, a wrong type, or two files in one directory.
     """
-    for directory in up_to_repository(start):
+    for directory in up_to_repository(start, cwd):
         found = _in_directory(directory)
         if found is not None:
             return found
@@ -123,7 +124,7 @@ def _in_directory(directory: Path) -> Configuration | None:
             for key in table:
                 settings = settings.get(key) if isinstance(settings, dict) else None
             if settings is not None and (settings or not table):
-                found.append((path, settings, table))
+                found.append((path, text, settings, table))
     if len(found) > 1:
         raise UsageError(
             f"Both {found[0][0]} and djasgi.toml configure djasgi.",
@@ -131,13 +132,14 @@ def _in_directory(directory: Path) -> Configuration | None:
         )
     if not found:
         return None
-    path, settings, table = found[0]
-    return _Reader(path, table).read(settings)
+    path, text, settings, table = found[0]
+    return _Reader(path, text, table).read(settings)
 
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        # TOML 1.1 and most editors allow the byte order mark that tomllib refuses.
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise _invalid(path, error) from None
     except OSError as error:
@@ -166,10 +168,10 @@ def _invalid(path: Path, error: Exception) -> UsageError:
 class _Reader:
     """Validates one file, with a line for every complaint."""
 
-    def __init__(self, path: Path, table: tuple[str, ...]) -> None:
+    def __init__(self, path: Path, text: str, table: tuple[str, ...]) -> None:
         self.path = path
         self.table = table
-        self.lines = _line_numbers(path.read_text(encoding="utf-8"))
+        self.lines = _line_numbers(text)
 
     def origin(self, *keys: str) -> str:
         full = self.table + keys

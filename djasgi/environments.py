@@ -93,7 +93,7 @@ def read_env_file(path: Path) -> dict[str, Entry]:
     from dotenv.parser import parse_stream
 
     try:
-        with path.open(encoding="utf-8") as stream:
+        with path.open(encoding="utf-8-sig") as stream:
             bindings = list(parse_stream(stream))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"

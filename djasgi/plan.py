@@ -85,7 +85,7 @@ def resolve(
     layers = Layers([typed, variables, configuration.options])
     root = _root(layers, cwd)
     if root.path != cwd:
-        configuration = read_configuration(root.path)
+        configuration = _configuration_of(root, cwd, configuration, layers)
     environment = Layers([typed, variables]).value("env")
     table = _table(configuration, environment)
     layers = Layers(
@@ -168,6 +168,22 @@ def _root(layers: Layers, cwd: Path) -> Root:
         hint="Go into the project's folder, or name it: --project DIR, or "
         "djasgi serve module:application",
     )
+
+
+def _configuration_of(
+    root: Root, cwd: Path, first: Configuration, layers: Layers
+) -> Configuration:
+    """The configuration of the project at `root`, which `first` may have led to."""
+    found = read_configuration(root.path, cwd)
+    leading = first.options.get("project")
+    if leading is None or layers.value("project").origin != leading.origin:
+        return found
+    if found.path not in (None, first.path):
+        raise UsageError(
+            f"{leading.origin} leads to a project that {found.path} configures.",
+            hint=f"Keep one of them: {first.path} would not count.",
+        )
+    return first
 
 
 def _root_of_application(app: Value, cwd: Path) -> Root | None:

@@ -12,14 +12,17 @@ _REPOSITORY = (".git", ".hg", ".svn")
 _SKIPPED = {"node_modules", "site-packages", "__pycache__", "__pypackages__"}
 
 
-def up_to_repository(folder: Path) -> list[Path]:
-    """`folder` and its parents up to the root of its repository; else just `folder`."""
+def up_to_repository(folder: Path, top: Path | None = None) -> list[Path]:
+    """`folder` and its parents up to the root of its repository.
+
+    Without a repository up to `top`, if that is one of them; else just `folder`.
+    """
     bases: list[Path] = []
     for base in (folder, *folder.parents):
         bases.append(base)
         if any(_is_ours(base / name, folder) for name in _REPOSITORY):
             return bases
-    return [folder]
+    return bases[: bases.index(top) + 1] if top in bases else [folder]
 
 
 def _is_ours(marker: Path, folder: Path) -> bool:

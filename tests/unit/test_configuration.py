@@ -108,6 +108,28 @@ def test_without_a_repository_there_is_no_climbing(tmp_path: Path) -> None:
     assert read_configuration(tmp_path / "project") == Configuration()
 
 
+def test_without_a_repository_the_working_directory_above_counts(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path / "pyproject.toml", "[tool.djasgi]\nworkers = 4\n")
+    start = tmp_path / "work/backend/src"
+    start.mkdir(parents=True)
+    path = write(tmp_path / "work/pyproject.toml", "[tool.djasgi]\nworkers = 5\n")
+
+    assert read_configuration(start, tmp_path / "work").path == path
+    assert read_configuration(start, tmp_path / "elsewhere") == Configuration()
+    (start / ".git").mkdir()
+    assert read_configuration(start, tmp_path / "work") == Configuration()
+
+
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "djasgi.toml").write_text("workers = 6\n", encoding="utf-8-sig")
+
+    entry = read_configuration(tmp_path).options["workers"]
+
+    assert (entry.value, entry.origin) == (6, "djasgi.toml:1")
+
+
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [

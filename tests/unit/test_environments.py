@@ -157,6 +157,13 @@ def test_env_files_are_taken_literally(tmp_path: Path) -> None:
     assert entries["EMPTY"].value == ""
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text("DJANGO_ENV=production\n", encoding="utf-8-sig")
+
+    assert read_env_file(path) == {"DJANGO_ENV": Entry("production", ".env:1")}
+
+
 @pytest.mark.parametrize("content", [b"NAME\n= 3\n", b"\xff\xfe=1\n", b"A=1\nB='x\n"])
 def test_a_broken_env_file_is_an_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.env"

@@ -300,6 +300,43 @@ def test_paths_configured_are_relative_to_the_file(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("folder", ["src", "backend", "src/backend"])
+def test_the_file_beside_the_project_counts_without_a_repository(
+    folder: str, tmp_path: Path
+) -> None:
+    project(tmp_path / folder)
+    (tmp_path / "pyproject.toml").write_text(
+        '[tool.djasgi.env.production]\nport = 9000\nserver = "daphne"\n'
+    )
+
+    found = plan(tmp_path, env="production")
+
+    assert found.path == tmp_path / folder
+    assert found.values["server"].origin == "pyproject.toml:3"
+    assert found.binds == (Bind("tcp", host="127.0.0.1", port=9000),)
+
+
+def test_the_file_that_names_the_project_counts(tmp_path: Path) -> None:
+    project(tmp_path / "shop")
+    (tmp_path / "deploy").mkdir()
+    (tmp_path / "deploy/djasgi.toml").write_text('project = "../shop"\nport = 9000\n')
+
+    found = plan(tmp_path / "deploy")
+
+    assert found.path == tmp_path / "shop"
+    assert found.values["port"].origin == "djasgi.toml:2"
+
+
+def test_a_file_that_names_a_project_with_its_own_is_refused(tmp_path: Path) -> None:
+    project(tmp_path / "shop")
+    (tmp_path / "djasgi.toml").write_text('project = "shop"\nport = 9000\n')
+    (tmp_path / "shop/djasgi.toml").write_text("port = 9001\n")
+
+    with pytest.raises(UsageError, match=r"djasgi.toml:1 leads to a project that .*"):
+        plan(tmp_path)
+    assert plan(tmp_path, project=Path("shop")).options.port == 9001
+
+
 def test_an_invalid_platform_variable_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"^PORT: expected a whole number"):
         plan(project(tmp_path), {"PORT": "http"})
