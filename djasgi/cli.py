@@ -15,7 +15,7 @@ import click
 
 from djasgi import __version__
 from djasgi.errors import DjasgiError, ExitCode, ProjectError
-from djasgi.kinds import Flag, Kind, Repeated, complaint
+from djasgi.kinds import Choice, FilePath, Flag, Kind, Repeated, complaint
 from djasgi.options import OPTIONS, SECTIONS, Spec
 
 COMMANDS = {
@@ -25,6 +25,8 @@ COMMANDS = {
 
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     _ParamType = click.ParamType[Any]
 else:
     _ParamType = click.ParamType  # generic since click 8.2 only
@@ -47,6 +49,16 @@ class _Value(_ParamType):
             return self.kind.parse(value)
         except ValueError as error:
             self.fail(f"{complaint(error, value)}.", param, ctx)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        if isinstance(self.kind, FilePath):
+            return [CompletionItem(incomplete, type="file")]
+        choices = self.kind.choices if isinstance(self.kind, Choice) else ()
+        return [CompletionItem(word) for word in choices if word.startswith(incomplete)]
 
 
 def _parameter(spec: Spec) -> click.Parameter:
@@ -83,7 +95,7 @@ class _Command(click.Command):
             if record is None:
                 continue
             if spec is None:
-                own.append(record)
+                own += [record] if record[1] else []  # an argument is in the usage
             else:
                 sections[spec.section].append((record[0], _described(spec)))
         for section, records in sections.items():

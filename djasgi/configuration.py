@@ -212,7 +212,7 @@ class _Reader:
         for variable, value in variables.items():
             if not isinstance(value, str) or "\0" in value:
                 raise self.error((*keys, "variables", variable), "expected a string")
-            if not re.fullmatch(r"[^=\0]+", variable):
+            if not re.fullmatch(r"[^=\s]+", variable) or not variable.isprintable():
                 raise self.error(
                     (*keys, "variables", variable), "expected the name of a variable"
                 )

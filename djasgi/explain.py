@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
+import string
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from djasgi import discovery, logs, output, run, servers
@@ -55,26 +58,19 @@ def text(plan: LaunchPlan, *, every: bool) -> str:
     lines = [output.style("Project", output.BOLD, color=color)]
     lines += output.rows(_project_rows(data["project"]), color=color)
     lines += ["", output.style("Serving", output.BOLD, color=color)]
-    lines += output.rows(
-        _serving_rows(plan, data["serving"], every), color=color, label=_label(every)
-    )
+    lines += output.rows(_serving_rows(plan, data["serving"], every), color=color)
     hidden = 0 if every else _at_defaults(data["serving"])
     if hidden:
         lines.append(f"  and {hidden} options at their defaults: djasgi explain --all")
     if data["variables"]:
         entries = [(v["name"], v["value"], v["origin"]) for v in data["variables"]]
-        label = max(len(name) for name, _, _ in entries) + 2
         lines += ["", output.style("Variables", output.BOLD, color=color)]
-        lines += output.rows(entries, color=color, label=max(label, 14))
+        lines += output.rows(entries, color=color)
     lines += ["", output.style("Nearest native command", output.BOLD, color=color)]
     lines += _native_lines(data["native"])
     if data["warnings"]:
         lines += ["", *(output.printable(w) for w in data["warnings"])]
     return "\n".join(lines)
-
-
-def _label(every: bool) -> int:
-    return 27 if every else 14
 
 
 def _project(plan: LaunchPlan) -> dict[str, Any]:
@@ -224,7 +220,11 @@ def _native(plan: LaunchPlan) -> dict[str, Any]:
     application = server.native_application(name, call=call)
     if application is None:
         cannot.append(f"call {name}(), which makes the application")
+    # Every server has the working directory in its path, and nothing else.
+    if beside := [str(path) for path in plan.paths if path != plan.path]:
+        environ = {"PYTHONPATH": os.pathsep.join(beside)} | environ
     return {
+        "directory": str(plan.path),
         "environment": environ,
         "arguments": [server.NAME, *(application or [name]), *arguments],
         "cannot": cannot + list(server.LACKS),
@@ -247,17 +247,37 @@ def _native_application(plan: LaunchPlan) -> tuple[str, bool]:
 
 
 def _native_lines(native: dict[str, Any]) -> list[str]:
-    words = [
-        *(
-            f"{name}={shlex.quote(value)}"
-            for name, value in native["environment"].items()
-        ),
-        *(shlex.quote(word) for word in native["arguments"]),
-    ]
-    lines = _wrapped(words)
+    environment = native["environment"]
+    words = [_quoted(word) for word in native["arguments"]]
+    if all(map(_SHELL_NAME.fullmatch, environment)):
+        assigned = [f"{name}={_quoted(value)}" for name, value in environment.items()]
+        words = [*assigned, *words]
+    else:
+        pairs = [_quoted(f"{name}={value}") for name, value in environment.items()]
+        words = ["env", *pairs, *words]
+    lines = []
+    if native["directory"] != str(Path.cwd()):
+        lines += [f"  cd {_quoted(native['directory'])} && \\"]
+    lines += _wrapped(words)
     lines += ["  It would not:"]
     lines += [f"  - {output.printable(reason)}" for reason in native["cannot"]]
     return lines
+
+
+_SHELL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+
+
+def _quoted(word: str) -> str:
+    """`word` for a shell, in one line: `$'…'` (POSIX.1-2024) where it has to be."""
+    if word.isprintable():
+        return shlex.quote(word)
+    safe = set(string.printable.encode()) - set(b"'\\" + string.whitespace.encode())
+    return "$'{}'".format(
+        "".join(
+            chr(byte) if byte in safe or byte == ord(" ") else f"\\{byte:03o}"
+            for byte in os.fsencode(word)
+        )
+    )
 
 
 def _wrapped(words: list[str]) -> list[str]:

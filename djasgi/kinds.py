@@ -79,6 +79,20 @@ class Dotted(Kind):
         return text
 
 
+class Attribute(Kind):
+    """What is in a module: `module:attribute`, or `module.attribute`."""
+
+    metavar = "MODULE:NAME"
+    expected = "module:attribute, such as asgi_library:Middleware"
+
+    def parse(self, text: str) -> str:
+        module, _, attribute = text.rpartition(":" if ":" in text else ".")
+        names = [*module.split("."), *attribute.split(".")]
+        if not all(map(str.isidentifier, names)):
+            raise ValueError(f"expected {self.expected}")
+        return text
+
+
 class Choice(Kind):
     def __init__(self, *choices: str) -> None:
         self.choices = choices

@@ -215,10 +215,19 @@ def _attribute_hint(target: Target, module: ModuleType, wanted: str) -> str:
     )
     place = path_shown(target.file, Path.cwd()) if target.file else target.module
     call = "()" if target.call else ""
+    if not guess and (inner := _inner_module(module, wanted)):
+        return f"It has a module {inner!r}:  djasgi serve {place}.{inner}"
     command = shlex.join(("djasgi", "serve", f"{place}:{guess or 'NAME'}{call}"))
     if guess:
         return f'It defines "{guess}":  {command}'
     return f"Name the application in it:  {command}"
+
+
+def _inner_module(package: ModuleType, wanted: str) -> str | None:
+    """The module of a package that may hold the application: `wanted`, else asgi."""
+    folders = [Path(folder) for folder in getattr(package, "__path__", ())]
+    found = (name for name in (wanted, "asgi") if module_file(name, folders))
+    return next(found, None)
 
 
 def _callables(module: ModuleType) -> list[str]:
@@ -340,14 +349,7 @@ def _middleware(plan: LaunchPlan, name: str) -> Callable[..., Any]:
     """The middleware `name`, as a function that explains what goes wrong in it."""
     origin = plan.values["middleware"].origin
     use = f" for the middleware {shown(name)} ({origin})"
-    module, colon, attribute = name.partition(":")
-    if not colon:
-        module, _, attribute = name.rpartition(".")
-    if not all(part.isidentifier() for part in f"{module}.{attribute}".split(".")):
-        raise UsageError(
-            f'{origin}: "{shown(name)}" is not module:attribute.',
-            hint="Name the middleware, for example asgi_library:Middleware",
-        )
+    module, _, attribute = name.rpartition(":" if ":" in name else ".")
     _refuse_shadowed(plan, module)
     try:
         imported = importlib.import_module(module)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from djasgi.kinds import (
     Addresses,
+    Attribute,
     Bind,
     BindAddress,
     Bytes,
@@ -151,7 +152,7 @@ class Options:
     )
     middleware: tuple[str, ...] = option(
         (),
-        Repeated(Text("MODULE:NAME", "module:attribute")),
+        Repeated(Attribute()),
         "Project",
         "ASGI middleware around the application, outermost first. Repeatable.",
     )

@@ -56,8 +56,12 @@ def width() -> int:
 def rows(
     entries: Iterable[tuple[str, str, str]], *, color: bool, label: int = 14
 ) -> list[str]:
-    """Lines of label, value and dim origin, aligned when they fit in 80 columns."""
-    entries = [(a, printable(b), printable(c)) for a, b, c in entries]
+    """Lines of label, value and dim origin, aligned when they fit in 80 columns.
+
+    `label` is the least width of the first column.
+    """
+    entries = [(printable(a), printable(b), printable(c)) for a, b, c in entries]
+    label = max([label, *(len(name) + 2 for name, _, _ in entries)])
     room = max((len(value) for _, value, _ in entries), default=0) + 2
     widest = max((len(origin) for _, _, origin in entries), default=0)
     room = min(room, max(width() - 2 - label - widest, 16))
@@ -160,14 +164,17 @@ def debug_notice(plan: LaunchPlan, *, debug: bool, exposed: bool) -> list[str]:
     return notice
 
 
-def table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
+def table(
+    columns: Sequence[str], lines: Iterable[Sequence[str]], *, color: bool
+) -> None:
     """Print a table, wrapped to the terminal."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console(width=None, highlight=False)
-    drawn = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
+    header = "bold" if color else ""
+    drawn = Table(box=None, pad_edge=False, show_edge=False, header_style=header)
     for column in columns:
         drawn.add_column(column, overflow="fold")
     for line in lines:

@@ -83,7 +83,7 @@ def resolve(
     variables, warnings = read_variables(environ, cwd)
     configuration = read_configuration(cwd)
     layers = Layers([typed, variables, configuration.options])
-    root = _root(layers, cwd)
+    root = _root(layers, cwd, application=application)
     if root.path != cwd:
         configuration = _configuration_of(root, cwd, configuration, layers)
     environment = Layers([typed, variables]).value("env")
@@ -151,7 +151,7 @@ def _typed_origin(name: str) -> str:
     return "argument" if spec.argument else spec.flag
 
 
-def _root(layers: Layers, cwd: Path) -> Root:
+def _root(layers: Layers, cwd: Path, *, application: bool) -> Root:
     explicit = layers.value("project")
     app = layers.value("app")
     if app.asked and not explicit.asked:
@@ -165,8 +165,8 @@ def _root(layers: Layers, cwd: Path) -> Root:
         return Root(cwd, "working directory", None)
     raise ProjectError(
         f"No Django project was found in {cwd} or near it: there is no manage.py.",
-        hint="Go into the project's folder, or name it: --project DIR, or "
-        "djasgi serve module:application",
+        hint="Go into the project's folder, or name it: --project DIR"
+        + (", or djasgi serve module:application" if application else ""),
     )
 
 

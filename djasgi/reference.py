@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import assert_never
 
-from djasgi import output, servers
+from djasgi import logs, output, servers
 from djasgi.errors import EXIT_CODES
 from djasgi.options import OPTIONS, SECTIONS, SERVERS, Spec
 from djasgi.servers.base import Adapted, Native, Refused, Supplied, Support
@@ -36,9 +38,11 @@ def met(how: Support) -> str:
 
 def print_servers() -> None:
     """The installed servers, and how each option is met, on standard output."""
+    color = logs.use_color(sys.stdout, os.environ)
     output.table(
         ("server", "version"),
         [(name, installed(name) or "not installed") for name in SERVERS],
+        color=color,
     )
     print()  # noqa: T201  # one blank line between ideas
     output.table(
@@ -47,6 +51,7 @@ def print_servers() -> None:
             (OPTIONS[name].flag, *(_kind(servers.support(s)[name]) for s in SERVERS))
             for name in OPTIONS
         ],
+        color=color,
     )
     for line in _legend():
         print(line)  # noqa: T201  # the legend of the table above

@@ -113,6 +113,24 @@ LOADING: dict[str, tuple[dict[str, str], str, int, list[str]]] = {
             'It defines "application":  djasgi serve mysite.asgi:application',
         ],
     ),
+    "a package instead of its module": (
+        {},
+        "mysite",
+        PROJECT,
+        [
+            'mysite/__init__.py has neither "application" nor "app".',
+            "It has a module 'asgi':  djasgi serve mysite.asgi",
+        ],
+    ),
+    "a module instead of an attribute": (
+        {},
+        "mysite:asgi",
+        PROJECT,
+        [
+            'mysite/__init__.py has no "asgi".',
+            "It has a module 'asgi':  djasgi serve mysite.asgi",
+        ],
+    ),
     "no application in the module": (
         {},
         "mysite.settings",
@@ -454,8 +472,11 @@ LOADING: dict[str, tuple[dict[str, str], str, int, list[str]]] = {
         "--middleware mysite",
         USAGE,
         [
-            '--middleware: "mysite" is not module:attribute.',
-            "Name the middleware, for example asgi_library:Middleware",
+            (
+                "Invalid value for '--middleware': expected module:attribute, such as "
+                "asgi_library:Middleware, not 'mysite'."
+            ),
+            "Try: djasgi serve --help",
         ],
     ),
     "middleware: module missing": (
@@ -686,9 +707,9 @@ def test_no_project(tmp_path: Path) -> None:
                 f"Error: No Django project was found in {tmp_path} or near it: there is no "
                 "manage.py."
             ),
-            (
-                "Go into the project's folder, or name it: --project DIR, or djasgi serve "
-                "module:application"
+            "Go into the project's folder, or name it: --project DIR"
+            + (
+                "" if command[0] == "manage" else ", or djasgi serve module:application"
             ),
         ]
 

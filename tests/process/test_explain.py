@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -220,6 +222,65 @@ def test_80_columns_are_enough(server: str, every: bool, project: Path) -> None:
     assert [line for line in lines if len(line) > 80] == []
 
 
+def test_a_long_name_does_not_run_into_its_value(project: Path) -> None:
+    lines = explain(project, "--forwarded-allow-ips", "10.0.0.0/8")
+    [line] = [line for line in lines if "10.0.0.0/8" in line and "=" not in line][:1]
+    assert line.split() == [
+        "forwarded-allow-ips",
+        "10.0.0.0/8",
+        "--forwarded-allow-ips",
+    ]
+
+
+def test_the_native_command_goes_where_the_project_is(tmp_path: Path) -> None:
+    root = copy_project("sys_path", tmp_path)
+    native = explained(tmp_path, "--project", str(root))["native"]
+    assert native["directory"] == str(root)
+    assert native["environment"]["PYTHONPATH"] == str(root / "shop")
+    lines = explain(tmp_path, "--project", str(root))
+    assert f"  cd {root} && \\" in lines
+    assert not any(line.lstrip().startswith("cd ") for line in explain(root))
+
+
+FORGERY = """\
+[tool.djasgi.env."x\\u001b[31m\\nFORGED"]
+header = ["X-A: b\u0080"]
+settings = "probe.staging"
+variables = { "a.b" = "v'\\u001b[31m\\nFORGED", B = "[red]é" }
+"""
+
+
+@pytest.mark.parametrize("folder", ["plain", "f\x1b[31m\nFORGED [red]'%s"])
+def test_names_and_values_can_neither_forge_a_line_nor_steer_a_terminal(
+    folder: str, tmp_path: Path
+) -> None:
+    root = copy_project("probe", tmp_path).rename(tmp_path / folder)
+    (root / "pyproject.toml").write_text(FORGERY)
+    arguments = ("--project", folder, "--env", "x\x1b[31m\nFORGED")
+    lines = explain(tmp_path, *arguments)
+    assert all(line.isprintable() for line in lines)
+    assert not any(line.startswith("FORGED") for line in lines)
+
+    # And what is printed is, for a shell, what was written.
+    start = lines.index("Nearest native command") + 1
+    command = "\n".join(lines[start : lines.index("  It would not:")])
+    show = r"""python -c 'import os; print(ascii([os.getcwd(), *map(os.environ.get, ["a.b", "B"])]))'"""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    result = subprocess.run(
+        ["bash", "-c", command.replace("uvicorn", show, 1)],  # noqa: S607
+        cwd=tmp_path,
+        env=environment(PATH=path, B=""),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ast.literal_eval(result.stdout) == [
+        str(root),
+        "v'\x1b[31m\nFORGED",
+        "[red]é",
+    ]
+
+
 def test_colours_are_for_terminals_and_those_who_force_them(project: Path) -> None:
     assert not any("\x1b" in line for line in explain(project))
     forced = explain(project, FORCE_COLOR="1")
@@ -286,13 +347,12 @@ def test_native_command_runs_as_it_is_printed(
             assert any(re.search(r"call \S+\(\)", reason) for reason in reasons)
             return
         printed = "\n".join(lines[start:end])
-        where = Path(section(lines, "Project")[0].split()[1])
         # What is masked is for the reader to fill in; here it is left out.
         command = re.sub(rf"\S+='{MASK}'|--header '[^']*{MASK}[^']*'", "", printed)
         assert MASK not in command
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         with Process(
-            ["sh", "-c", command], cwd=where, environ=environment(PATH=path)
+            ["sh", "-c", command], cwd=root, environ=environment(PATH=path)
         ) as process:
             until(lambda: not refused(port), f"somebody listens: {process.log}")
             with tcp(port) as sock:

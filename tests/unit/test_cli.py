@@ -124,3 +124,43 @@ def test_the_servers_are_listed_with_every_option(tmp_path: Path) -> None:
         }, name
     assert machine["options"]["ws-ping-timeout"]["hypercorn"].startswith("refused: ")
     assert max(map(len, table.stdout.splitlines())) <= 80
+
+
+def test_the_servers_are_listed_without_colours_when_asked(tmp_path: Path) -> None:
+    def table(**env: str) -> str:
+        return djasgi("servers", cwd=tmp_path, env=env).stdout
+
+    assert "\x1b" not in table()
+    assert "\x1b[1m" in table(FORCE_COLOR="1")
+    assert "\x1b" not in table(FORCE_COLOR="1", NO_COLOR="1")
+
+
+def test_an_argument_without_help_is_in_the_usage_only(tmp_path: Path) -> None:
+    assert djasgi("manage", "-h", cwd=tmp_path).stdout.count("COMMAND [ARGS]...") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("djasgi s", ["plain,serve", "plain,servers"]),
+        ("djasgi serve --key", []),
+        ("djasgi serve --keep", ["plain,--keep-alive"]),
+        ("djasgi serve --server h", ["plain,hypercorn"]),
+        ("djasgi serve --log-format ", ["plain,text", "plain,json"]),
+        ("djasgi serve --uds /run/d", ["file,/run/d"]),
+        ("djasgi manage --env-file .e", ["file,.e"]),
+        ("djasgi serve --port 80", []),
+    ],
+)
+def test_shell_completion(tmp_path: Path, words: str, expected: list[str]) -> None:
+    count = words.count(" ")
+    result = djasgi(
+        cwd=tmp_path,
+        env={
+            "_DJASGI_COMPLETE": "bash_complete",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(count),
+        },
+    )
+
+    assert [line for line in result.stdout.splitlines() if line] == expected

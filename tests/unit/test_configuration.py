@@ -147,6 +147,16 @@ def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path) -> None:
         ("env = 3", "djasgi.toml:1: env: expected tables", "README"),
         ("env.production = 3", "djasgi.toml:1: production: expected a table", "README"),
         (
+            "\nmiddleware = ['timing']",
+            "djasgi.toml:2: middleware: expected module:attribute",
+            "ASGI middleware",
+        ),
+        (
+            "[env.production]\nvariables = { 'A B' = 'x' }",
+            "djasgi.toml:2: A B: expected the name of a variable",
+            "README",
+        ),
+        (
             "[env.production]\nvariables = { A = 1 }",
             "djasgi.toml:2: A: expected a string",
             "README",
