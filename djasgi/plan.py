@@ -81,22 +81,16 @@ def resolve(
         for name, value in given.items()
     }
     variables, warnings = read_variables(environ, cwd)
+    environment = Layers([typed, variables]).value("env")
     configuration = read_configuration(cwd)
-    layers = Layers([typed, variables, configuration.options])
-    root = _root(layers, cwd, application=application)
+    platform = _platform(environ, cwd)
+    table = _table(configuration, environment)
+    layers = _layers(typed, variables, platform, table, configuration)
+    root = _root(layers, cwd, environ, application=application)
     if root.path != cwd:
         configuration = _configuration_of(root, cwd, configuration, layers)
-    environment = Layers([typed, variables]).value("env")
-    table = _table(configuration, environment)
-    layers = Layers(
-        [
-            typed,
-            variables,
-            _platform(environ, cwd),
-            table.options if table else {},
-            configuration.options,
-        ]
-    )
+        table = _table(configuration, environment)
+        layers = _layers(typed, variables, platform, table, configuration)
     file_variables = _file_variables(layers)
     roots = root.search_path
     app = layers.value("app")
@@ -151,7 +145,20 @@ def _typed_origin(name: str) -> str:
     return "argument" if spec.argument else spec.flag
 
 
-def _root(layers: Layers, cwd: Path, *, application: bool) -> Root:
+def _layers(
+    typed: Mapping[str, Entry],
+    variables: Mapping[str, Entry],
+    platform: Mapping[str, Entry],
+    table: EnvironmentTable | None,
+    configuration: Configuration,
+) -> Layers:
+    written = [table.options if table else {}, configuration.options]
+    return Layers([typed, variables, platform, *written])
+
+
+def _root(
+    layers: Layers, cwd: Path, environ: Mapping[str, str], *, application: bool
+) -> Root:
     explicit = layers.value("project")
     app = layers.value("app")
     if app.asked and not explicit.asked:
@@ -161,7 +168,8 @@ def _root(layers: Layers, cwd: Path, *, application: bool) -> Root:
     found = discovery.find_root(cwd, explicit.value)
     if found is not None:
         return replace(found, origin=explicit.origin) if explicit.asked else found
-    if app.asked or layers.value("settings").asked:
+    settings = layers.value("settings").asked or environ.get("DJANGO_SETTINGS_MODULE")
+    if app.asked or settings:
         return Root(cwd, "working directory", None)
     raise ProjectError(
         f"No Django project was found in {cwd} or near it: there is no manage.py.",
@@ -170,13 +178,18 @@ def _root(layers: Layers, cwd: Path, *, application: bool) -> Root:
     )
 
 
+WRITTEN = 3
+"""The first of the layers that come from the configuration file."""
+
+
 def _configuration_of(
     root: Root, cwd: Path, first: Configuration, layers: Layers
 ) -> Configuration:
     """The configuration of the project at `root`, which `first` may have led to."""
     found = read_configuration(root.path, cwd)
-    leading = first.options.get("project")
-    if leading is None or layers.value("project").origin != leading.origin:
+    leading = layers.value("project")
+    rank = layers.rank("project")
+    if rank is None or rank < WRITTEN:
         return found
     if found.path not in (None, first.path):
         raise UsageError(

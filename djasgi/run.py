@@ -211,7 +211,9 @@ def manage(plan: LaunchPlan, command: Sequence[str]) -> int:
             f"{settings.value} ({settings.origin}).",
             hint="Use os.environ.setdefault() in manage.py.",
         )
-    environ = dict(os.environ)
+    from djasgi.loading import SUPERVISION
+
+    environ = {n: value for n, value in os.environ.items() if n not in SUPERVISION}
     for name, value in plan.variables.items():
         environ[name] = str(value.value)
     if found:

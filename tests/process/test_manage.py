@@ -37,6 +37,7 @@ class Command(BaseCommand):
         names = ("STAGE", "FROM_FILE", "INHERITED", "DJANGO_SETTINGS_MODULE")
         told = {name: os.environ.get(name) for name in names}
         told |= {"settings": settings.SETTINGS_MODULE, "arguments": argv[2:]}
+        told |= {"left": [name for name in os.environ if name.startswith("WATCHDOG")]}
         told |= {"manage.py": "__main__" in sys.modules and argv[0]}
         print(json.dumps(told))
         sys.exit(int(os.environ.get("STATUS", 0)))
@@ -76,6 +77,12 @@ def test_settings_and_variables_of_the_environment(project: Path) -> None:
     assert facts["FROM_FILE"] == "of the file"
     assert facts["INHERITED"] == "yes"
     assert facts["manage.py"] == str(project / "manage.py")
+
+
+def test_what_systemd_tells_djasgi_is_not_for_the_command(project: Path) -> None:
+    assert (
+        told(manage(project, "tell", WATCHDOG_USEC="1", WATCHDOG_PID="1"))["left"] == []
+    )
 
 
 def test_the_settings_that_are_served(project: Path) -> None:

@@ -259,3 +259,30 @@ def test_workers_share_one_port_and_the_request_ids_differ(
         lines = [line for line in process.lines if "djasgi.access" in line]
         assert len({json.loads(line)["request_id"] for line in lines}) == 20
         assert process.stop() == 0
+
+
+SUPERVISION = {
+    "LISTEN_PID": "1",
+    "LISTEN_FDS": "1",
+    "LISTEN_FDNAMES": "web",
+    "NOTIFY_SOCKET": "",
+    "WATCHDOG_PID": "1",
+    "WATCHDOG_USEC": "30000000",
+}
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_what_systemd_tells_djasgi_is_gone_before_the_settings(
+    server: str, workers: str, project: Path
+) -> None:
+    with (project / "probe" / "settings.py").open("a") as settings:
+        settings.write(
+            "import os, pathlib\n"
+            f"LEFT = [name for name in {sorted(SUPERVISION)} if name in os.environ]\n"
+            "pathlib.Path('left').write_text(repr(LEFT))\n"
+        )
+    arguments = ("--server", server, "--workers", workers)
+    with Server(project, *arguments, env=SUPERVISION) as process:
+        process.ready()
+        assert process.stop() == 0
+    assert (project / "left").read_text() == "[]"

@@ -500,6 +500,50 @@ def test_a_project_without_manage_py_works_when_the_application_is_given(
     assert settings_of(found) == ("config.settings.local", "config/asgi.py:3")
 
 
+@pytest.mark.parametrize(
+    ("configured", "environ", "origin"),
+    [
+        ("settings = 'config.settings.production'\n", {}, "djasgi.toml:1"),
+        (
+            "[env.production]\nsettings = 'config.settings.production'\n",
+            {"DJASGI_ENV": "production"},
+            "djasgi.toml:2",
+        ),
+        (
+            "",
+            {"DJANGO_SETTINGS_MODULE": "config.settings.production"},
+            "DJANGO_SETTINGS_MODULE",
+        ),
+    ],
+)
+def test_it_does_not_matter_who_gives_the_settings_of_a_project_without_manage_py(
+    configured: str, environ: dict[str, str], origin: str, tmp_path: Path
+) -> None:
+    (project(tmp_path) / "manage.py").unlink()
+    (tmp_path / "djasgi.toml").write_text(configured)
+
+    found = plan(tmp_path, environ)
+
+    assert settings_of(found) == ("config.settings.production", origin)
+    assert str(found.application.target) == "config.asgi:application"
+
+
+def test_the_table_of_an_environment_may_name_project_and_application(
+    tmp_path: Path,
+) -> None:
+    project(tmp_path / "one")
+    project(tmp_path / "two")
+    (tmp_path / "djasgi.toml").write_text(
+        "[env.production]\nproject = 'two'\napp = 'config.asgi:application'\nport = 9\n"
+    )
+
+    found = plan(tmp_path, env="production")
+
+    assert (found.path, found.root.origin) == (tmp_path / "two", "djasgi.toml:2")
+    assert found.application.origin == "djasgi.toml:3"
+    assert found.options.port == 9
+
+
 def test_a_project_without_any_settings_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "manage.py").write_text("import django\n")
 
