@@ -156,9 +156,11 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise _invalid(path, error) from None
+    except RecursionError:
+        raise _invalid(path, "it is nested too deep") from None
 
 
-def _invalid(path: Path, error: Exception) -> UsageError:
+def _invalid(path: Path, error: Exception | str) -> UsageError:
     return UsageError(
         f"{path} is not valid TOML: {error}.",
         hint="Mend the file; djasgi reads its own settings from it.",

@@ -47,6 +47,23 @@ def module_file(name: str, roots: Sequence[Path]) -> Path | None:
     return None
 
 
+def is_surely_missing(name: str, roots: Sequence[Path]) -> bool:
+    """Whether there is no module `name` in a package of the project that should have it.
+
+    What is not the project's own, or not written in Python, may be found at the import.
+    """
+    if module_file(name.partition(".")[0], roots) is None or packages(name, roots):
+        return False
+    parent, _, last = name.rpartition(".")
+    try:
+        entries = [
+            file for folder in packages(parent, roots) for file in folder.iterdir()
+        ]
+    except OSError:
+        return False
+    return not any(entry.name.startswith(f"{last}.") for entry in entries)
+
+
 def imported_module(node: ast.ImportFrom, module: str, file: Path) -> str | None:
     """The absolute name of what `from … import` imports from, inside `module`."""
     if not node.level:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from djasgi import logs, output, servers
 from djasgi.duty import Duty
 from djasgi.errors import ExitCode, UsageError
+from djasgi.modules import is_surely_missing
 from djasgi.options import OPTIONS, SERVERS
 from djasgi.plan import LaunchPlan
 from djasgi.servers.base import Refused
@@ -200,10 +201,15 @@ def _is_loopback(sock: socket.socket) -> bool:
 def manage(plan: LaunchPlan, command: Sequence[str]) -> int:
     """Replace this process by manage.py under the plan's settings and variables.
 
-    Raises UsageError when manage.py assigns other settings than the planned ones.
+    Raises UsageError when manage.py assigns other settings than the planned ones, and
+    ProjectError when the project has no such settings.
     """
     found = plan.root.manage
     settings = plan.settings
+    if settings and is_surely_missing(settings.value, plan.paths):
+        from djasgi.failures import missing_settings
+
+        raise missing_settings(plan, settings.value, settings.origin)
     own = found.settings if found and found.assigned else None
     if own and settings and own.value != settings.value:
         raise UsageError(

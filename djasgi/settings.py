@@ -95,10 +95,11 @@ class SettingsChoice:
             if own:
                 return own
         default = self.default()
-        if default is None and (inherited := self._inherited()):
-            default = Found(inherited.value, inherited.origin)
         if default is None:
-            return None
+            given = self._inherited() or self.layers.layers[-1].get("settings")
+            if given is None:
+                return None
+            default = Found(given.value, given.origin)
         roots = self.root.search_path
         siblings = discovery.settings_siblings(default.value, roots)
         if self.table and not siblings:

@@ -106,6 +106,24 @@ def test_options_of_djasgi_come_before_the_command(project: Path) -> None:
     assert facts["arguments"] == arguments
 
 
+def test_settings_that_do_not_exist_are_refused_as_by_serve(project: Path) -> None:
+    (project / "pyproject.toml").write_text(
+        '[tool.djasgi.env.stage]\nsettings = "probe.stagign"\n'
+    )
+
+    def refusal(command: str, *arguments: str) -> tuple[int, str]:
+        result = djasgi(command, "--env", "stage", *arguments, cwd=project)
+        return result.returncode, result.stderr
+
+    assert refusal("manage", "check") == refusal("serve", "--port", "0")
+    code, says = refusal("manage", "check")
+    assert code == 3
+    assert says.splitlines() == [
+        "Error: The settings module probe.stagign (pyproject.toml:2) does not exist.",
+        "Did you mean probe.staging?",
+    ]
+
+
 @pytest.mark.parametrize("status", [0, 1, 3, 42])
 def test_exit_code_is_passed_on(status: int, project: Path) -> None:
     assert manage(project, "tell", STATUS=str(status)).returncode == status

@@ -184,6 +184,13 @@ def test_what_is_wrong_is_named_with_file_line_and_key(
     assert caught.value.exit_code == 2
 
 
+def test_a_file_that_is_nested_too_deep_is_an_error(tmp_path: Path) -> None:
+    write(tmp_path / "djasgi.toml", f"x = {'[' * 20_000}{']' * 20_000}\n")
+
+    with pytest.raises(UsageError, match="not valid TOML: it is nested too deep"):
+        read_configuration(tmp_path)
+
+
 def test_two_files_in_one_directory_are_an_error(tmp_path: Path) -> None:
     write(tmp_path / "pyproject.toml", "[tool.djasgi]\nworkers = 1\n")
     write(tmp_path / "djasgi.toml", "workers = 2\n")

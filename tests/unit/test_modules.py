@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from djasgi.discovery import Found, literal, module_file, settings_siblings
-from djasgi.modules import Lookup
+from djasgi.modules import Lookup, is_surely_missing
 
 
 def write(root: Path, files: Mapping[str, str]) -> Path:
@@ -230,3 +230,38 @@ def test_what_a_settings_package_imports_is_an_environment(tmp_path: Path) -> No
         "settings.local",
         "settings.production",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("config.settings.local", False),
+        ("config.settings", False),
+        ("config", False),
+        ("config.settings.prodution", True),
+        ("config.setings.local", True),
+        ("config.urls.local", True),
+        # not written in Python
+        ("config.settings.compiled", False),
+        # not of the project: installed, perhaps
+        ("other.settings", False),
+        ("space.settings", False),
+        ("", False),
+        (";x", False),
+    ],
+)
+def test_modules_of_the_project_that_are_surely_missing(
+    name: str, missing: bool, tmp_path: Path
+) -> None:
+    write(
+        tmp_path,
+        {
+            "config/__init__.py": "",
+            "config/urls.py": "",
+            "config/settings/local.py": "",
+            "config/settings/compiled.cpython-311-x86_64-linux-gnu.so": "",
+            "space/other.py": "",
+        },
+    )
+
+    assert is_surely_missing(name, [tmp_path]) is missing

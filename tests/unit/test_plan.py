@@ -113,6 +113,20 @@ def test_a_table_without_settings_leaves_them_to_the_convention(tmp_path: Path) 
     assert found.options.workers == 3
 
 
+def test_where_manage_py_names_none_the_convention_starts_from_the_base_table(
+    tmp_path: Path,
+) -> None:
+    project(tmp_path)
+    (tmp_path / "manage.py").write_text("import django\n")
+    (tmp_path / "djasgi.toml").write_text("settings = 'config.settings.local'\n")
+
+    assert settings_of(plan(tmp_path)) == ("config.settings.local", "djasgi.toml:1")
+    found = plan(tmp_path, env="production")
+    assert settings_of(found) == ("config.settings.production", "--env")
+    with pytest.raises(UsageError, match="no settings for the environment 'staging'"):
+        plan(tmp_path, env="staging")
+
+
 def test_an_inherited_module_beats_the_base_table_the_application_and_manage_py(
     tmp_path: Path,
 ) -> None:
