@@ -30,6 +30,9 @@ def addresses(
     if inherited and min(ranks.values(), default=platform) >= platform:
         values["fd"] = Value(inherited[0], "LISTEN_FDS")
         return _shadowed(values, "fd"), tuple(Bind("fd", fd=fd) for fd in inherited)
+    if inherited and not values["fd"].asked:
+        fds = ", ".join(f"fd://{fd}" for fd in inherited)
+        values["fd"] = Value(fds, "LISTEN_FDS")
     if not ranks:
         host, port = values["host"], values["port"]
         return values, (Bind("tcp", host=host.value, port=port.value),)

@@ -47,10 +47,9 @@ def settings_by_convention(
     others = [module for module in siblings if module != default]
     if not others:
         return default if default and _named(default) in synonyms(name) else None
+    if exact := name_of(name, siblings):
+        return exact
     candidates = {module: _named(module) for module in siblings}
-    for module, word in candidates.items():
-        if word == name.lower():
-            return module
     matching = [m for m, word in candidates.items() if word in synonyms(name)]
     if len(matching) == 1:
         return matching[0]
@@ -69,6 +68,17 @@ def settings_by_convention(
         else "Name one of them with --settings, or give the environment a table: "
         f'[tool.djasgi.env.{name}] settings = "…"',
     )
+
+
+def name_of(environment: str, modules: Sequence[str]) -> str | None:
+    """The settings module that has exactly the name of the environment."""
+    return next((m for m in modules if _named(m) == environment.lower()), None)
+
+
+def nearest_environment(name: str, known: Sequence[str]) -> str | None:
+    """The known environment that `name` is a synonym or a misspelling of."""
+    same = (other for other in known if other.lower() in synonyms(name))
+    return next(same, None) or nearest(name, [*known])
 
 
 def _named(module: str) -> str:

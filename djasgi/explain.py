@@ -172,16 +172,15 @@ def _serving_rows(
     by_name = {entry["option"]: entry for entry in serving}
     server = by_name["server"]
     named = f"{server['value']} {version(server['value'])}"
-    address = next(
-        (plan.values[n] for n in ADDRESS_OPTIONS[::-1] if plan.values[n].asked),
-        Value(None, DEFAULT),
-    )
+    asked = [plan.values[n] for n in ADDRESS_OPTIONS if plan.values[n].asked]
+    origins = ", ".join(dict.fromkeys(value.origin for value in asked)) or DEFAULT
     binds = ", ".join(str(bind) for bind in plan.binds)
     entries = [("server", named, server["origin"]), *_instead(server["instead_of"])]
-    entries += [("bind", binds, address.origin)]
+    entries += [("bind", binds, origins)]
     entries += [
         ("", f"instead of {other}, {origin}", "")
-        for other, origin in address.instead_of
+        for value in asked
+        for other, origin in value.instead_of
     ]
     workers = by_name["workers"]
     entries += [

@@ -92,6 +92,13 @@ def report(error: DjasgiError) -> None:
             print("\n".join(lines).strip("\n"), file=sys.stderr, flush=True)  # noqa: T201
 
 
+def warn(text: str) -> None:
+    """Print a warning for people on standard error, where there is no log."""
+    if sys.stderr is not None:
+        with suppress(OSError):
+            print(f"Warning: {printable(text)}", file=sys.stderr, flush=True)  # noqa: T201
+
+
 def panel(
     plan: LaunchPlan,
     addresses: Sequence[str],

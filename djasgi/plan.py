@@ -99,7 +99,7 @@ def resolve(
         named=named,
         layers=layers,
         environment=environment,
-        table=table,
+        tables=configuration.environments,
         root=root,
         environ=environ,
         file_variables=file_variables,

@@ -217,6 +217,8 @@ def manage(plan: LaunchPlan, command: Sequence[str]) -> int:
             f"{settings.value} ({settings.origin}).",
             hint="Use os.environ.setdefault() in manage.py.",
         )
+    for warning in plan.warnings:
+        output.warn(warning)
     from djasgi.loading import SUPERVISION
 
     environ = {n: value for n, value in os.environ.items() if n not in SUPERVISION}

@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from djasgi import discovery
 from djasgi.configuration import Entry, EnvironmentTable
 from djasgi.discovery import Application, Found, Root
-from djasgi.environments import contradiction, settings_by_convention
+from djasgi.environments import (
+    contradiction,
+    name_of,
+    nearest_environment,
+    settings_by_convention,
+)
 from djasgi.errors import UsageError
 from djasgi.values import Layers, Value
 
@@ -24,10 +29,15 @@ class SettingsChoice:
     named: Application | None
     layers: Layers
     environment: Value
-    table: EnvironmentTable | None
+    tables: Mapping[str, EnvironmentTable]
     root: Root
     environ: Mapping[str, str]
     file_variables: Mapping[str, Entry]
+
+    @property
+    def table(self) -> EnvironmentTable | None:
+        """The table of the environment."""
+        return self.tables.get(self.environment.value)
 
     def default(self) -> Found | None:
         """The project's own default: manage.py's, else that of the given APP."""
@@ -52,6 +62,7 @@ class SettingsChoice:
         )
         explicit = typed or (self._of_environment() if self.environment.value else None)
         if self.environment.value:
+            self._refuse_other_table()
             self._refuse_contradiction(explicit, typed)
         candidates = [
             explicit,
@@ -94,25 +105,39 @@ class SettingsChoice:
             )
             if own:
                 return own
-        default = self.default()
-        if default is None:
-            given = self._inherited() or self.layers.layers[-1].get("settings")
-            if given is None:
-                return None
-            default = Found(given.value, given.origin)
-        roots = self.root.search_path
-        siblings = discovery.settings_siblings(default.value, roots)
-        if self.table and not siblings:
+        default, siblings = self._siblings()
+        if default is None or (self.table and not siblings):
             return None
         try:
-            module = settings_by_convention(
-                self.environment.value, default.value, siblings
-            )
+            module = settings_by_convention(self.environment.value, default, siblings)
         except UsageError:
             if self.table:
                 return None
             raise
         return Entry(module, self.environment.origin) if module else None
+
+    def _siblings(self) -> tuple[str | None, list[str]]:
+        """The project's default settings, and the settings modules beside them."""
+        default: Found | Entry | None = self.default()
+        default = default or self._inherited()
+        default = default or self.layers.layers[-1].get("settings")
+        if default is None:
+            return None, []
+        roots = self.root.search_path
+        return default.value, discovery.settings_siblings(default.value, roots)
+
+    def _refuse_other_table(self) -> None:
+        """Refuse a name that only nearly is that of a table: it would not be used."""
+        name = self.environment.value
+        if self.table or not (table := nearest_environment(name, [*self.tables])):
+            return
+        if table.lower() != name.lower() and name_of(name, self._siblings()[1]):
+            return
+        raise UsageError(
+            f"The environment {name!r} has no table ({self.environment.origin}), "
+            f"{table!r} has ({self.tables[table].origin}).",
+            hint=f"Did you mean --env {table}? Else give {name!r} a table of its own.",
+        )
 
     def _refuse_contradiction(self, planned: Entry | None, typed: Entry | None) -> None:
         says: dict[str, Entry] = dict(self.table.variables) if self.table else {}

@@ -154,6 +154,15 @@ def test_port_that_does_not_count_is_shown(project: Path) -> None:
     assert serving[at + 1] == "instead of 9000, PORT"
 
 
+def test_host_and_port_may_come_from_different_sources(project: Path) -> None:
+    (project / "pyproject.toml").write_text(
+        '[tool.djasgi]\nhost = "0.0.0.0"\nport = 8\n'
+    )
+    lines = section(explain(project, PORT="9"), "Serving")
+    place = lines.index("bind 0.0.0.0:9 pyproject.toml:2, PORT")
+    assert lines[place + 1] == "instead of 8, pyproject.toml:3"
+
+
 def test_asgi_that_was_not_taken_is_named_with_the_reason(tmp_path: Path) -> None:
     root = copy_project("foreign_asgi", tmp_path)
     lines = section(explain(root), "Project")

@@ -106,6 +106,15 @@ def test_options_of_djasgi_come_before_the_command(project: Path) -> None:
     assert facts["arguments"] == arguments
 
 
+def test_an_unknown_variable_is_a_warning(project: Path) -> None:
+    result = manage(project, "tell", DJASGI_ENVV="stage")
+    assert told(result)["settings"] == "probe.settings"
+    assert result.stderr == (
+        "Warning: DJASGI_ENVV is not a variable that djasgi knows: "
+        "did you mean DJASGI_ENV?\n"
+    )
+
+
 def test_settings_that_do_not_exist_are_refused_as_by_serve(project: Path) -> None:
     (project / "pyproject.toml").write_text(
         '[tool.djasgi.env.stage]\nsettings = "probe.stagign"\n'

@@ -207,6 +207,39 @@ def test_a_single_settings_module_serves_every_environment(tmp_path: Path) -> No
     assert settings_of(found) == ("mysite.settings", "mysite/asgi.py:3")
 
 
+@pytest.mark.parametrize("name", ["prod", "live", "Production", "prodcution"])
+@pytest.mark.parametrize("given", [{}, {"settings": "mysite.settings"}])
+def test_a_name_that_only_nearly_is_that_of_a_table_is_refused(
+    name: str, given: dict[str, Any], tmp_path: Path
+) -> None:
+    """Its variables and options would not count, and nothing would say so."""
+    (tmp_path / "manage.py").write_text(MANAGE.format(settings="mysite.settings"))
+    (tmp_path / "mysite").mkdir()
+    (tmp_path / "mysite/settings.py").write_text("")
+    (tmp_path / "djasgi.toml").write_text("[env.production]\nworkers = 2\n")
+
+    with pytest.raises(UsageError) as caught:
+        plan(tmp_path, env=name, **given)
+
+    assert f"{name!r} has no table (--env), 'production' has (djasgi.toml:1)" in str(
+        caught.value
+    )
+    assert caught.value.hint.startswith("Did you mean --env production?")
+    assert plan(tmp_path, env="development").options.workers == 1
+
+
+def test_settings_of_exactly_that_name_need_no_table(tmp_path: Path) -> None:
+    project(tmp_path)
+    (tmp_path / "config/settings/prod.py").write_text("")
+    (tmp_path / "djasgi.toml").write_text("[env.production]\nworkers = 2\n")
+
+    found = plan(tmp_path, env="prod")
+
+    assert settings_of(found) == ("config.settings.prod", "--env")
+    with pytest.raises(UsageError, match="'Production' has no table"):
+        plan(tmp_path, env="Production")
+
+
 def test_production_refuses_a_default_that_looks_like_development(
     tmp_path: Path,
 ) -> None:
@@ -431,6 +464,19 @@ def test_inherited_sockets_of_another_process_are_not_ours(tmp_path: Path) -> No
     environ = {"LISTEN_FDS": "2", "LISTEN_PID": "1"}
 
     assert plan(project(tmp_path), environ).binds[0].family == "tcp"
+
+
+def test_inherited_sockets_are_ignored_and_shown_beside_what_was_typed(
+    tmp_path: Path,
+) -> None:
+    environ = {"LISTEN_FDS": "2", "LISTEN_PID": str(os.getpid())}
+
+    found = plan(project(tmp_path), environ, port=9)
+    assert found.binds == (Bind("tcp", host="127.0.0.1", port=9),)
+    assert found.values["port"].instead_of == (("fd://3, fd://4", "LISTEN_FDS"),)
+
+    found = plan(tmp_path, environ, fd=4)
+    assert found.binds == (Bind("fd", fd=4),)
 
 
 @pytest.mark.parametrize(
