@@ -118,11 +118,12 @@ class _Group(click.Group):
     def format_commands(
         self, ctx: click.Context, formatter: click.HelpFormatter
     ) -> None:
+        width = max(len(name) for names in COMMANDS.values() for name in names)
         for title, names in COMMANDS.items():
             with formatter.section(title):
                 formatter.write_dl(
                     [
-                        (name, self.commands[name].get_short_help_str(60))
+                        (name.ljust(width), self.commands[name].get_short_help_str(60))
                         for name in names
                     ],
                     col_max=10,

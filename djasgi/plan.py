@@ -135,8 +135,7 @@ def resolve(
         warnings=tuple(warnings),
         configuration=configuration.path,
     )
-    if command == "serve":
-        _refuse_development_settings(plan)
+    _refuse_development_settings(plan)
     return plan
 
 

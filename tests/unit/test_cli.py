@@ -63,6 +63,12 @@ def test_the_help_page_lists_the_commands_in_80_columns(
     assert max(map(len, result.stdout.splitlines())) <= 80
 
 
+def test_the_commands_of_all_sections_are_aligned(tmp_path: Path) -> None:
+    page = djasgi("-h", cwd=tmp_path).stdout
+    lines = re.findall(r"^  (\w+ +)(?=\S)", page.partition("Run:")[2], re.MULTILINE)
+    assert len({len(line) for line in lines[:4]}) == 1
+
+
 @pytest.mark.parametrize("command", ["serve", "explain"])
 def test_the_help_of_a_command_shows_every_option_in_its_section(
     tmp_path: Path, command: str

@@ -240,14 +240,17 @@ def test_settings_of_exactly_that_name_need_no_table(tmp_path: Path) -> None:
         plan(tmp_path, env="Production")
 
 
+@pytest.mark.parametrize("command", ["serve", "manage"])
+@pytest.mark.parametrize("name", ["production", "prod", "live"])
 def test_production_refuses_a_default_that_looks_like_development(
-    tmp_path: Path,
+    command: str, name: str, tmp_path: Path
 ) -> None:
+    """Neither are people served with it, nor is their database migrated with it."""
     project(tmp_path)
     (tmp_path / "config/settings/production.py").unlink()
 
     with pytest.raises(UsageError, match=r"config\.settings\.local"):
-        plan(tmp_path, env="production")
+        resolve(command, {"env": name}, {}, tmp_path, application=command != "manage")
 
 
 def test_production_accepts_development_settings_that_were_asked_for(
