@@ -205,7 +205,8 @@ def _native(plan: LaunchPlan) -> dict[str, Any]:
             continue
         how = support[name]
         spec = OPTIONS[name]
-        if not isinstance(how, Refused) and how.flag:
+        known = value.value != "auto" or spec.default == "auto"  # by no server
+        if known and not isinstance(how, Refused) and how.flag:
             arguments += how.arguments(_masked(name, value.value), spec.kind)
         elif value.value != spec.default:
             cannot.append(f"honour {spec.flag} {_shown(name, value.value)}")

@@ -129,7 +129,10 @@ class SettingsChoice:
     def _refuse_other_table(self) -> None:
         """Refuse a name that only nearly is that of a table: it would not be used."""
         name = self.environment.value
-        if self.table or not (table := nearest_environment(name, [*self.tables])):
+        if self.table or not self.tables:
+            return
+        table = nearest_environment(name, [*self.tables])
+        if table is None:
             return
         if table.lower() != name.lower() and name_of(name, self._siblings()[1]):
             return

@@ -241,6 +241,15 @@ def test_a_long_name_does_not_run_into_its_value(project: Path) -> None:
     ]
 
 
+@each_server
+def test_workers_that_only_djasgi_can_count_are_among_what_is_lost(
+    server: str, project: Path
+) -> None:
+    native = explained(project, "--server", server, "--workers", "auto")["native"]
+    assert "honour --workers auto" in native["cannot"]
+    assert "--workers" not in native["arguments"]
+
+
 def test_the_native_command_goes_where_the_project_is(tmp_path: Path) -> None:
     root = copy_project("sys_path", tmp_path)
     native = explained(tmp_path, "--project", str(root))["native"]
