@@ -22,7 +22,7 @@ unexport PORT
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run test test-all test-lowest format docs bench clean
+.PHONY: help run test test-all test-lowest soak format docs bench clean
 
 help: ## list the targets
 	@echo 'make run [PORT=8001] [PYTHON=python3.12]'
@@ -72,6 +72,10 @@ test-lowest: .venv-lowest/.installed ## the tests on Python 3.11 with the oldest
 	@echo "Python 3.11, oldest dependencies:"
 	.venv-lowest/bin/python -m pip list --disable-pip-version-check
 	.venv-lowest/bin/python -m $(PYTEST)
+
+soak: $(VENV)/.installed-dev ## workers killed, blocked and replaced for long, and counts (SOAK_SECONDS, SOAK_SEED, SOAK_TIMES)
+	SOAK_SECONDS=$(or $(SOAK_SECONDS),60) SOAK_SEED=$(SOAK_SEED) SOAK_TIMES=$(or $(SOAK_TIMES),200) \
+	  $(BIN)/pytest -s tests/process/test_chaos.py tests/process/test_leaks.py
 
 format: $(VENV)/.installed-dev ## format, and mend what can be mended
 	$(BIN)/ruff check --fix-only .

@@ -21,6 +21,7 @@ from djasgi.options import OPTIONS, SECTIONS, Spec
 COMMANDS = {
     "Run": ("serve", "manage"),
     "Understand": ("explain", "servers"),
+    "Operate": ("status", "reload", "stop"),
 }
 
 
@@ -215,13 +216,15 @@ def serve(*, dry_run: bool, **parameters: Any) -> int:
     # Imports make no garbage worth looking for; serving turns it on again.
     gc.disable()
     from djasgi import run
-    from djasgi.plan import resolve
+    from djasgi.plan import LaunchPlan, resolve
 
-    plan = resolve("serve", _given(parameters), os.environ, _working_directory())
+    def plan() -> LaunchPlan:
+        return resolve("serve", _given(parameters), os.environ, _working_directory())
+
     if dry_run:
         from djasgi import explain
 
-        click.echo(explain.text(plan, every=False), color=True)
+        click.echo(explain.text(plan(), every=False), color=True)
         return ExitCode.STOPPED
     return run.serve(plan)
 
@@ -299,6 +302,86 @@ def manage(*, command: tuple[str, ...], **parameters: Any) -> int:
         application=False,
     )
     return run.manage(plan, command)
+
+
+def _instance(command: click.Command) -> click.Command:
+    """Add the options that say which running djasgi is meant."""
+    command.params[:0] = [
+        click.Option(
+            ["--pid"],
+            type=click.IntRange(1),
+            metavar="PID",
+            help="The instance with this process id.",
+        ),
+        click.Option(
+            ["--all", "every"], is_flag=True, help="All instances of this user."
+        ),
+    ]
+    return command
+
+
+@_options("project")
+@_instance
+@cli.command(cls=_Command, context_settings=CONTEXT)
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="For people, or for machines.",
+)
+def status(
+    *, output_format: str, pid: int | None, every: bool, project: Path | None
+) -> int:
+    """Show what is served: workers, requests, memory, the last reload.
+
+    Of the project in this folder; outside of one, everything that djasgi serves.
+    """
+    from djasgi import operate
+
+    found = operate.find(
+        _working_directory(), os.environ, project=project, pid=pid, every=every
+    )
+    if output_format == "json":
+        click.echo(operate.as_json(found))
+    else:
+        operate.show(found)
+    return ExitCode.STOPPED
+
+
+@_options("project")
+@_instance
+@cli.command("reload", cls=_Command, context_settings=CONTEXT)
+@click.option("--no-wait", is_flag=True, help="Do not wait for how it ends.")
+def reload_command(
+    *, no_wait: bool, pid: int | None, every: bool, project: Path | None
+) -> int:
+    """Load new code, settings and options without losing a request.
+
+    Waits for the outcome. When the new code does not get ready, the old code goes on
+    serving, and the exit code is 3.
+    """
+    from djasgi import operate
+
+    found = operate.find(
+        _working_directory(), os.environ, project=project, pid=pid, every=every
+    )
+    return operate.reload(operate.only(found, "reload", every=every), wait=not no_wait)
+
+
+@_options("project")
+@_instance
+@cli.command(cls=_Command, context_settings=CONTEXT)
+@click.option("--no-wait", is_flag=True, help="Do not wait until it is gone.")
+def stop(*, no_wait: bool, pid: int | None, every: bool, project: Path | None) -> int:
+    """Finish the requests that are running, then stop."""
+    from djasgi import operate
+
+    found = operate.find(
+        _working_directory(), os.environ, project=project, pid=pid, every=every
+    )
+    return operate.stop(operate.only(found, "stop", every=every), wait=not no_wait)
 
 
 def main(argv: list[str] | None = None, prog_name: str = "djasgi") -> NoReturn:

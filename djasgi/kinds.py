@@ -154,6 +154,36 @@ class Bytes(Integer):
     metavar = "BYTES"
 
 
+class Size(Bytes):
+    """Bytes, also written with a unit of 1024: `512M`, `2GiB`."""
+
+    metavar = "SIZE"
+
+    def __init__(self) -> None:
+        super().__init__(0, 2**60)
+        self.expected = "a size such as 512M or 1G, or bytes"
+
+    def parse(self, text: str) -> int:
+        match = re.fullmatch(
+            r"([0-9]{1,19})\s*([KMGT]?)(i?B)?",
+            text.strip(),
+            re.IGNORECASE | re.ASCII,
+        )
+        if not match:
+            raise ValueError(f"expected {self.expected}")
+        exponent = "KMGT".find(match[2].upper()) + 1 if match[2] else 0
+        return super().accept(int(match[1]) * 1024**exponent)
+
+    def accept(self, value: object) -> int:
+        return self.parse(value) if isinstance(value, str) else super().accept(value)
+
+    def show(self, value: Any) -> str:
+        for exponent, unit in ((3, "G"), (2, "M"), (1, "K")):
+            if value and value % 1024**exponent == 0:
+                return f"{value // 1024**exponent}{unit}"
+        return str(value)
+
+
 class Seconds(Kind):
     metavar = "SECONDS"
 
@@ -228,6 +258,18 @@ class RootPath(Kind):
 
     def show(self, value: Any) -> str:
         return value or "/"
+
+
+class UrlPath(Kind):
+    """The path of a URL, without a query."""
+
+    metavar = "PATH"
+    expected = "a path that starts with a slash, such as /healthz"
+
+    def parse(self, text: str) -> str:
+        if not re.fullmatch(r"/[!$&'()*+,;=:@~/\w.%-]*", text, re.ASCII):
+            raise ValueError(f"expected {self.expected}")
+        return text
 
 
 class Header(Kind):

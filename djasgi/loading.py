@@ -8,7 +8,8 @@ import inspect
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -89,6 +90,46 @@ def enter(plan: LaunchPlan, environ: MutableMapping[str, str]) -> None:
     for path in reversed(plan.paths):
         if str(path) not in sys.path:
             sys.path.insert(0, str(path))
+
+
+def run_system_checks() -> None:
+    """Run the project's system checks, as runserver does before it serves.
+
+    Raises ProjectError with those that are errors and not silenced
+    (https://docs.djangoproject.com/en/stable/topics/checks/).
+    """
+    if settings_in_force() is None:
+        return
+    from django.core import checks
+
+    messages = checks.run_checks()
+    errors = [m for m in messages if m.is_serious() and not m.is_silenced()]
+    if errors:
+        count = "1 error" if len(errors) == 1 else f"{len(errors)} errors"
+        raise ProjectError(
+            f"The system checks found {count}: {' '.join(str(errors[0]).split())}",
+            hint="See all of them: djasgi manage check",
+            details="\n".join(map(str, errors)) if len(errors) > 1 else "",
+        )
+
+
+def close_connections() -> None:
+    """Close the database connections that the import has opened (a fork shares them)."""
+    database = sys.modules.get("django.db")
+    if database is not None and settings_in_force() is not None:
+        database.connections.close_all()
+
+
+@contextmanager
+def without_project(plan: LaunchPlan) -> Iterator[None]:
+    """Import what is not the project's, whatever names the project has in its root."""
+    project = {str(path) for path in plan.paths}
+    before = [*sys.path]
+    sys.path[:] = [path for path in before if path not in project]
+    try:
+        yield
+    finally:
+        sys.path[:] = before
 
 
 def _import_application(plan: LaunchPlan, notes: list[str]) -> Callable[..., Any]:

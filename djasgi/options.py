@@ -31,7 +31,9 @@ from djasgi.kinds import (
     RootPath,
     Seconds,
     Setting,
+    Size,
     Text,
+    UrlPath,
     Workers,
 )
 
@@ -40,11 +42,13 @@ SERVERS = ("uvicorn", "hypercorn", "daphne")
 SECTIONS = (
     "Project",
     "Server",
+    "Workers",
     "Address",
     "HTTP",
     "WebSocket",
     "TLS",
     "Logging",
+    "Health",
     "Stopping",
 )
 
@@ -186,6 +190,64 @@ class Options:
         "A native setting of the chosen server. Repeatable.",
         short="-o",
     )
+    preload: str = option(
+        "auto",
+        Choice("auto", "on", "off"),
+        "Workers",
+        "Import the project once and fork the workers from it; auto does so for several "
+        "workers, unless the import leaves threads or connections that forks would break.",
+    )
+    warmup: tuple[str, ...] = option(
+        (),
+        Repeated(UrlPath()),
+        "Workers",
+        "A page that each worker asks of the application before it is ready. Repeatable.",
+    )
+    boot_timeout: float = option(
+        60.0,
+        Seconds(0.1),
+        "Workers",
+        "How long the import of the project, and then the start of a worker, may take, "
+        "in seconds.",
+    )
+    hang_timeout: float = option(
+        30.0,
+        Seconds(),
+        "Workers",
+        "How long the event loop of a worker may be blocked before the stacks of its "
+        "threads are logged and it is replaced, in seconds; 0 is for ever.",
+    )
+    max_requests: int = option(
+        0,
+        Integer(0, 10**12),
+        "Workers",
+        "Requests after which a worker is replaced; 0 is never.",
+    )
+    max_requests_jitter: int = option(
+        0,
+        Integer(0, 10**12),
+        "Workers",
+        "Up to so many requests more, at random, so that workers are not replaced all "
+        "at once.",
+    )
+    max_worker_memory: int = option(
+        0,
+        Size(),
+        "Workers",
+        "Resident memory above which a worker is replaced, such as 512M; 0 is any.",
+    )
+    max_worker_lifetime: float = option(
+        0.0,
+        Seconds(maximum=31_536_000),
+        "Workers",
+        "Age at which a worker is replaced, in seconds; 0 is never.",
+    )
+    pid_file: Path | None = option(
+        None,
+        FilePath(),
+        "Workers",
+        "A file for the process id of djasgi, removed at its end.",
+    )
     host: str = option(
         "127.0.0.1", Text("HOST", "a host name or address"), "Address", "The host."
     )
@@ -326,11 +388,44 @@ class Options:
         "Logging",
         "Lines to read, or one JSON object a line.",
     )
+    health_path: str | None = option(
+        None,
+        UrlPath(),
+        "Health",
+        "A path that answers 200 as long as a worker lives, whatever Django does.",
+    )
+    ready_path: str | None = option(
+        None,
+        UrlPath(),
+        "Health",
+        "A path that answers 200, and 503 once djasgi is about to stop.",
+    )
+    drain_delay: float = option(
+        0.0,
+        Seconds(),
+        "Stopping",
+        "How long everything still works after a stop was asked for, while --ready-path "
+        "answers 503 so that load balancers look elsewhere, in seconds.",
+    )
     graceful_timeout: float = option(
         20.0,
         Seconds(),
         "Stopping",
         "How long requests in flight may go on after a stop was asked for, in seconds.",
+    )
+    linger: float = option(
+        2.0,
+        Seconds(),
+        "Stopping",
+        "How long idle connections stay open meanwhile, in seconds, for clients that "
+        "are about to use them again.",
+    )
+    stream_grace: float = option(
+        5.0,
+        Seconds(),
+        "Stopping",
+        "How long a streaming response may go on meanwhile, in seconds, before its "
+        "application sees http.disconnect.",
     )
 
 

@@ -171,6 +171,11 @@ def debug_notice(plan: LaunchPlan, *, debug: bool, exposed: bool) -> list[str]:
     return notice
 
 
+def say(text: str) -> None:
+    """Print a line on standard output."""
+    print(text)  # noqa: T201  # the one place that does
+
+
 def table(
     columns: Sequence[str], lines: Iterable[Sequence[str]], *, color: bool
 ) -> None:

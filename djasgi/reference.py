@@ -12,6 +12,7 @@ from djasgi import logs, output, servers
 from djasgi.errors import EXIT_CODES
 from djasgi.options import OPTIONS, SECTIONS, SERVERS, Spec
 from djasgi.servers.base import Adapted, Native, Refused, Supplied, Support
+from djasgi.supervisor.master import SIGNALS
 
 
 def installed(server: str) -> str | None:
@@ -149,6 +150,16 @@ def exit_codes_table() -> str:
         _markdown(
             ("Code", "Meaning"),
             [(str(int(code)), text) for code, text in EXIT_CODES.items()],
+        )
+    )
+
+
+def signals_table() -> str:
+    """What djasgi does when it gets a signal."""
+    return "\n".join(
+        _markdown(
+            ("Signal", "What happens"),
+            [(f"`{number.name}`", text) for number, text in SIGNALS.items()],
         )
     )
 

@@ -10,18 +10,24 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
-from djasgi import logs, output, servers
+from djasgi import __version__, logs, output, servers
 from djasgi.duty import Duty
-from djasgi.errors import ExitCode, UsageError
+from djasgi.errors import DjasgiError, ExitCode, UsageError
+from djasgi.kinds import Bind
 from djasgi.modules import is_surely_missing
-from djasgi.options import OPTIONS, SERVERS
+from djasgi.options import OPTIONS, SERVERS, Options
 from djasgi.plan import LaunchPlan
 from djasgi.servers.base import Refused
-from djasgi.supervisor.master import supervise
+from djasgi.supervisor import handover
+from djasgi.supervisor.handover import Inherited
+from djasgi.supervisor.job import Job, Policy, Preloaded
+from djasgi.supervisor.master import Service, supervise
 from djasgi.supervisor.sockets import (
     Listeners,
     occupy_standard_descriptors,
@@ -30,6 +36,7 @@ from djasgi.supervisor.sockets import (
 from djasgi.supervisor.worker import Channel, run_in_process
 
 if TYPE_CHECKING:
+    from djasgi.supervisor.pidfile import PidFile
     from djasgi.tls import Tls  # not at run time: `ssl` is only for those who ask
 
 logger = logging.getLogger("djasgi")
@@ -64,52 +71,280 @@ def vet(plan: LaunchPlan) -> None:
         )
 
 
-def serve(plan: LaunchPlan) -> int:
-    """Serve until told to stop; returns the exit code.
+def serve(resolve: Callable[[], LaunchPlan]) -> int:
+    """Serve the plan that `resolve` makes until told to stop; returns the exit code.
 
-    Raises DjasgiError for what can be refused before a worker exists.
+    Raises DjasgiError for what can be refused before a worker exists. In a process that
+    was started by a reload it only tries whether the new plan can be served, and after
+    it, it goes on with the workers of the old one.
     """
+    inherited = handover.inherited()
+    if inherited is None:
+        return _start(resolve())
+    if inherited.checking:
+        return _check(resolve(), inherited)
+    return _resume(resolve, inherited)
+
+
+def _start(plan: LaunchPlan) -> int:
     started = time.monotonic()
     occupy_standard_descriptors()
     vet(plan)
-    color = logs.use_color(sys.stdout, os.environ)
-    terminal = _is_terminal()
-    logs.configure(plan.options, color=color, terminal=terminal)
-    for warning in (*plan.warnings, *_not_taken(plan)):
-        logger.warning(warning)
+    color, terminal = _configure_logs(plan)
     tls = _load_tls(plan)
     workers = _worker_count(plan)
-    with open_listeners(
-        plan.binds,
-        uds_mode=plan.options.uds_mode,
-        backlog=plan.options.backlog,
-        scheme="https" if tls else "http",
-    ) as listeners:
+    with _open_listeners(plan, tls) as listeners:
         duty = Duty(plan, listeners, tls, color=color, terminal=terminal)
         announcement = _Announcement(duty, listeners, workers, started)
-        arguments: dict[str, Any] = {
-            "graceful_timeout": plan.options.graceful_timeout,
-            "on_ready": announcement,
-            "on_failure": output.report,
-        }
-        if workers > 1:
-            # For all at once. A single worker does it by itself: what is imported
-            # before a fork is copied when it is used after it.
-            import djasgi.serving  # noqa: F401
-        worker = partial(_serve_worker, duty)
         if workers == 0:
-            code = run_in_process(worker, listeners, **arguments)
+            code = _serve_here(duty, announcement)
         else:
-            code = supervise(worker, listeners, workers=workers, **arguments)
+            code = supervise(
+                _job(duty),
+                listeners,
+                _policy(plan, workers),
+                on_ready=announcement,
+                on_failure=output.report,
+                services=partial(_services, plan, _pid_file(plan)),
+                keep=_keep(plan, color=color, terminal=terminal),
+            )
+    return _ended(code)
+
+
+SUPERVISED = (
+    "preload",
+    "boot_timeout",
+    "hang_timeout",
+    "max_requests",
+    "max_requests_jitter",
+    "max_worker_memory",
+    "max_worker_lifetime",
+)
+"""Options that only a supervisor can fulfil."""
+
+
+def _serve_here(duty: Duty, announcement: _Announcement) -> int:
+    """Serve in this process. Raises UsageError for what needs a supervisor."""
+    plan = duty.plan
+    for name in SUPERVISED:
+        value = plan.values[name]
+        if value.asked and value.origin == OPTIONS[name].flag:
+            raise UsageError(
+                f"{value.origin} and --workers 0 contradict each other.",
+                hint="Without a supervisor nobody replaces a worker: use --workers 1.",
+            )
+        if value.asked:
+            logger.info("%s has no effect with --workers 0", value.origin)
+    from djasgi.supervisor.notify import Notify
+
+    notify = Notify(os.environ)
+
+    def ready(facts: dict[str, Any]) -> None:
+        announcement(facts)
+        notify.ready(0)
+
+    pid_file = _pid_file(plan)
+    try:
+        return run_in_process(
+            partial(_serve_worker, duty),
+            duty.listeners,
+            graceful_timeout=plan.options.graceful_timeout,
+            drain_delay=plan.options.drain_delay,
+            on_ready=ready,
+            on_failure=output.report,
+            on_stop=notify.stopping,
+            on_beat=notify.beat,
+        )
+    finally:
+        if pid_file is not None:
+            pid_file.close()
+
+
+def _check(plan: LaunchPlan, inherited: Inherited) -> int:
+    """Raise DjasgiError for what would keep `plan` from being served."""
+    vet(plan)
+    tls = _load_tls(plan)
+    if plan.options.workers == 0:
+        raise UsageError(
+            f"--workers 0 ({plan.values['workers'].origin}) cannot be reloaded to.",
+            hint="Restart djasgi instead.",
+        )
+    known = {Bind(**state["asked"]) for state in inherited.listeners}
+    binds = [bind for bind in plan.binds if bind not in known]
+    with _open_listeners(replace(plan, binds=tuple(binds)), tls):
+        return ExitCode.STOPPED
+
+
+def _resume(resolve: Callable[[], LaunchPlan], inherited: Inherited) -> int:
+    """Go on as the supervisor of what is inherited, with the new plan if it can be."""
+    keep = inherited.keep
+    color, terminal = keep["color"], keep["terminal"]
+    logs.configure(
+        Options(log_level=keep["log_level"], log_format=keep["log_format"]),
+        color=color,
+        terminal=terminal,
+    )
+    refused: DjasgiError | None = None
+    try:
+        plan = resolve()
+        vet(plan)
+        tls = _load_tls(plan)
+        pid_file = _pid_file(plan, inherited)
+        listeners = _open_listeners(plan, tls, inherited.listeners)
+    except DjasgiError as error:
+        refused = error
+        job = Job(partial(_refuse, refused))
+        policy = Policy(**keep["policy"])
+        services = partial(_inherited_services, inherited)
+        listeners = Listeners.revived(inherited.listeners)
+    else:
+        color, terminal = _configure_logs(plan)
+        duty = Duty(plan, listeners, tls, color=color, terminal=terminal)
+        job = _job(duty)
+        policy = _policy(plan, _worker_count(plan))
+        keep = _keep(plan, color=color, terminal=terminal)
+        services = partial(_services, plan, pid_file, inherited)
+    gc.enable()
+    with listeners:
+        code = supervise(
+            job,
+            listeners,
+            policy,
+            on_ready=lambda facts: None,
+            on_failure=output.report,
+            services=services,
+            inherited=inherited,
+            refused=refused,
+            keep=keep,
+        )
+    return _ended(code)
+
+
+def _refuse(error: DjasgiError, number: int, channel: Channel) -> None:
+    raise error
+
+
+def _ended(code: int) -> int:
     if code == ExitCode.STOPPED:
         logger.info("stopped")
     return code
 
 
+def _job(duty: Duty) -> Job:
+    return Job(
+        partial(_serve_worker, duty),
+        load=partial(_preload, duty),
+        preload=cast("Any", duty.plan.options.preload),
+    )
+
+
 def _serve_worker(duty: Duty, number: int, channel: Channel) -> None:
     from djasgi.serving import serve_worker
 
+    duty.listeners.leave()
     serve_worker(duty, number, channel)
+
+
+def _preload(duty: Duty, reloading: bool) -> Preloaded:
+    from djasgi.serving import preload
+
+    duty.listeners.leave()
+    return preload(duty, reloading)
+
+
+def _policy(plan: LaunchPlan, workers: int) -> Policy:
+    options = plan.options
+    return Policy(
+        workers=workers,
+        graceful_timeout=options.graceful_timeout,
+        boot_timeout=options.boot_timeout,
+        hang_timeout=options.hang_timeout,
+        drain_delay=options.drain_delay,
+    )
+
+
+def _keep(plan: LaunchPlan, *, color: bool, terminal: bool) -> dict[str, Any]:
+    """What a supervisor needs whose new plan is refused."""
+    return {
+        "color": color,
+        "terminal": terminal,
+        "log_level": plan.options.log_level,
+        "log_format": plan.options.log_format,
+        "policy": asdict(_policy(plan, 1)),
+    }
+
+
+def _pid_file(plan: LaunchPlan, inherited: Inherited | None = None) -> PidFile | None:
+    """The pid file of the plan, written; that of the plan before is removed.
+
+    Raises ListenError.
+    """
+    path = plan.options.pid_file
+    before = inherited.services.get("PidFile", {}).get("path") if inherited else None
+    if path is None and before is None:
+        return None
+    from djasgi.supervisor.pidfile import PidFile
+
+    made = PidFile(path) if path is not None else None
+    if before is not None and before != str(path):
+        PidFile(Path(before)).close()
+    return made
+
+
+def _services(
+    plan: LaunchPlan, pid_file: PidFile | None, inherited: Inherited | None = None
+) -> tuple[Service, ...]:
+    # Imported here, while the first worker imports the project: not on its way.
+    from djasgi.supervisor.control import Control
+    from djasgi.supervisor.notify import Notify
+
+    facts = {
+        "project": str(plan.path),
+        "name": plan.path.name,
+        "application": output.application(plan),
+        "environment": plan.environment.value if plan.environment else None,
+        "settings": plan.settings.value if plan.settings else None,
+        "server": plan.options.server,
+        "version": __version__,
+    }
+    before = inherited.services.get("Control") if inherited else None
+    services = (Control(facts, os.environ, before), Notify(os.environ))
+    return services if pid_file is None else (pid_file, *services)
+
+
+def _inherited_services(inherited: Inherited) -> tuple[Service, ...]:
+    """The services of the supervisor before, as they were."""
+    from djasgi.supervisor.control import Control
+    from djasgi.supervisor.notify import Notify
+    from djasgi.supervisor.pidfile import PidFile
+
+    states = inherited.services
+    facts = states["Control"].get("facts", {})
+    services = (Control(facts, os.environ, states["Control"]), Notify(os.environ))
+    path = states.get("PidFile", {}).get("path")
+    return services if path is None else (PidFile(Path(path)), *services)
+
+
+def _configure_logs(plan: LaunchPlan) -> tuple[bool, bool]:
+    """Whether the log is coloured, and whether it is read at a terminal."""
+    color = logs.use_color(sys.stdout, os.environ)
+    terminal = _is_terminal()
+    logs.configure(plan.options, color=color, terminal=terminal)
+    for warning in (*plan.warnings, *_not_taken(plan)):
+        logger.warning(warning)
+    return color, terminal
+
+
+def _open_listeners(
+    plan: LaunchPlan, tls: Tls | None, inherited: Sequence[Mapping[str, Any]] = ()
+) -> Listeners:
+    return open_listeners(
+        plan.binds,
+        uds_mode=plan.options.uds_mode,
+        backlog=plan.options.backlog,
+        scheme="https" if tls else "http",
+        inherited=inherited,
+    )
 
 
 def _load_tls(plan: LaunchPlan) -> Tls | None:

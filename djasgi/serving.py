@@ -5,15 +5,27 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from djasgi import logs, servers
 from djasgi.duty import Duty
+from djasgi.layers.asgi import App
 from djasgi.layers.compose import compose, wrap
 from djasgi.layers.lifespan import Lifespan
-from djasgi.loading import Loaded, load
+from djasgi.layers.requests import Requests
+from djasgi.loading import (
+    Loaded,
+    close_connections,
+    load,
+    run_system_checks,
+    without_project,
+)
+from djasgi.options import Options
 from djasgi.servers.base import Server
+from djasgi.supervisor.job import Preloaded
+from djasgi.vitals import Vitals
 
 if TYPE_CHECKING:
     from djasgi.supervisor.worker import Channel
@@ -21,8 +33,11 @@ if TYPE_CHECKING:
 HEADROOM = 20
 """File descriptors that a loop, a server and the first clients need."""
 
-SHUTDOWN_GRACE = 5.0
-"""Seconds for the application's lifespan shutdown, after the requests have ended."""
+SHUTDOWN_GRACE = 3.0
+"""Seconds for the application's lifespan shutdown that it has in any case.
+
+It is less than what is left between the graceful timeout and the kill.
+"""
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -54,10 +69,50 @@ def serve_worker(duty: Duty, number: int, channel: Channel) -> None:
         _configure_logs(duty, number, None)
         loaded = load(plan)
         _configure_logs(duty, number, loaded)
-        # What is imported stays: the first collection need not go through it.
-        gc.freeze()
-        gc.enable()
-        runner.run(_serve(duty, number, server, loaded, channel))
+        _serve_with(runner, duty, number, server, loaded, channel)
+
+
+def preload(duty: Duty, reloading: bool) -> Preloaded:
+    """Load the application once, for workers that are forks of this process.
+
+    When `reloading`, Django's system checks are run as well, since there are old
+    workers that can go on instead. Raises DjasgiError.
+    """
+    _require_descriptors()
+    server = servers.load(duty.plan.options.server)
+    server.preload()
+    loop_factory(duty.plan.options.loop)
+    loaded = load(duty.plan)
+    if reloading:
+        run_system_checks()
+    close_connections()
+    # What is imported stays: collections need not go through it, nor copy it.
+    gc.freeze()
+    return Preloaded(partial(_serve_preloaded, duty, loaded), server.unforkable())
+
+
+def _serve_preloaded(duty: Duty, loaded: Loaded, number: int, channel: Channel) -> None:
+    options = duty.plan.options
+    server = servers.load(options.server)
+    with asyncio.Runner(loop_factory=loop_factory(options.loop)) as runner:
+        with without_project(duty.plan):
+            server.prepare(runner.get_loop())
+        _configure_logs(duty, number, loaded)
+        _serve_with(runner, duty, number, server, loaded, channel)
+
+
+def _serve_with(
+    runner: asyncio.Runner,
+    duty: Duty,
+    number: int,
+    server: Server,
+    loaded: Loaded,
+    channel: Channel,
+) -> None:
+    # The first collection need not go through what was imported.
+    gc.freeze()
+    gc.enable()
+    runner.run(_serve(duty, number, server, loaded, channel))
 
 
 def _require_descriptors() -> None:
@@ -94,24 +149,77 @@ async def _serve(
 ) -> None:
     options = duty.plan.options
     stop = asyncio.Event()
-    channel.stop_with(asyncio.get_running_loop(), stop.set)
+    ending = _Ending(stop, options.graceful_timeout)
+    channel.stop_with(asyncio.get_running_loop(), ending)
     application = wrap(loaded.application, loaded.middleware)
     lifespan = Lifespan(application, options.lifespan)
-    await lifespan.startup()
+    if not await _unless(stop, lifespan.startup()):
+        return
     try:
+        composed = compose(
+            application,
+            options,
+            state=lifespan.state if lifespan.supported else None,
+            is_ready=lambda: channel.board.ready,
+        )
+        if options.warmup and not await _unless(stop, _warm_up(composed, options)):
+            return
         # Not before: until somebody can answer, a client is to be refused.
         duty.listeners.listen()
+        requests = Requests(composed)
+        vitals = Vitals(channel, options, requests)
+        vitals.beat()
         await server.serve(
-            compose(
-                application,
-                options,
-                state=lifespan.state if lifespan.supported else None,
-            ),
+            requests,
             options,
             duty.listeners.sockets,
             duty.tls,
             ready=lambda: channel.ready(debug=loaded.debug, notes=loaded.notes),
             stop=stop,
+            linger=lambda: _linger(channel, options),
+            requests=requests,
         )
     finally:
-        await lifespan.shutdown(SHUTDOWN_GRACE)
+        left = ending.deadline - asyncio.get_running_loop().time()
+        await lifespan.shutdown(SHUTDOWN_GRACE + max(0.0, left))
+
+
+class _Ending:
+    """Notes when the stop was asked for."""
+
+    def __init__(self, stop: asyncio.Event, graceful_timeout: float) -> None:
+        self.deadline = 0.0
+        self._stop = stop
+        self._graceful_timeout = graceful_timeout
+
+    def __call__(self) -> None:
+        if not self._stop.is_set():
+            now = asyncio.get_running_loop().time()
+            self.deadline = now + self._graceful_timeout
+            self._stop.set()
+
+
+def _linger(channel: Channel, options: Options) -> float:
+    """Seconds that idle connections stay open at this stop."""
+    asked = channel.board.linger
+    return options.linger if asked is None else asked
+
+
+async def _warm_up(application: App, options: Options) -> None:
+    from djasgi.warmup import warm_up
+
+    await warm_up(application, options.warmup)
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Whether `work` has ended before `stop` was set, which cancels it."""
+    task = asyncio.ensure_future(work)
+    waiter = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({task, waiter}, return_when=asyncio.FIRST_COMPLETED)
+    waiter.cancel()
+    if task.done():
+        await task
+        return True
+    task.cancel()
+    await asyncio.wait({task}, timeout=SHUTDOWN_GRACE)
+    return False

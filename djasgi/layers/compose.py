@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from djasgi.layers.access import AccessLog
 from djasgi.layers.asgi import App, Middleware
 from djasgi.layers.headers import ResponseHeaders
+from djasgi.layers.health import Health
 from djasgi.layers.lifespan import State
 from djasgi.layers.proxy import ProxyHeaders
 from djasgi.layers.root_path import RootPath
@@ -24,10 +26,16 @@ def wrap(app: App, middleware: Sequence[Middleware]) -> App:
     return app
 
 
-def compose(app: App, options: Options, *, state: Mapping[str, Any] | None) -> App:
+def compose(
+    app: App,
+    options: Options,
+    *,
+    state: Mapping[str, Any] | None,
+    is_ready: Callable[[], bool] = lambda: True,
+) -> App:
     """`app`, from `wrap`, in the layers that `options` ask for; with none, itself.
 
-    From the outside: proxy headers and root path, which say what the client asked for
+    From the outside: health, logged only with the level debug; proxy headers and root path, which say what the client asked for
     and so come before the access log that reports it; the access log; response
     headers; the lifespan's `state`, None if the application has no lifespan.
     """
@@ -42,4 +50,9 @@ def compose(app: App, options: Options, *, state: Mapping[str, Any] | None) -> A
         app = RootPath(app, options.root_path)
     if trusted is not None:
         app = ProxyHeaders(app, trusted)
+    live, ready = options.health_path, options.ready_path
+    if live is not None or ready is not None:
+        logged = options.access_log and options.log_level == "debug"
+        log = partial(AccessLog, trusted=trusted) if logged else None
+        app = Health(app, live, ready, is_ready, log)
     return app

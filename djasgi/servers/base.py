@@ -92,6 +92,7 @@ def _arguments(flag: str, value: Any, kind: Kind) -> list[str]:
 
 
 _SOCKETS = Supplied("the supervisor binds the sockets")
+_REPLACED = Supplied("the supervisor starts the next one first")
 _TLS = "djasgi makes the TLS context"
 
 SUPPLIED: Mapping[str, Support] = {
@@ -117,6 +118,18 @@ SUPPLIED: Mapping[str, Support] = {
     "proxy_headers": Supplied("a layer"),
     "forwarded_allow_ips": Supplied("a layer"),
     "header": Supplied("a layer"),
+    "health_path": Supplied("a layer"),
+    "ready_path": Supplied("a layer"),
+    "preload": Supplied("a process of its own imports once and forks"),
+    "warmup": Supplied("each worker asks the application"),
+    "boot_timeout": Supplied("the supervisor waits for the workers"),
+    "hang_timeout": Supplied("workers beat, the supervisor listens"),
+    "max_requests": _REPLACED,
+    "max_requests_jitter": _REPLACED,
+    "max_worker_memory": _REPLACED,
+    "max_worker_lifetime": _REPLACED,
+    "pid_file": Supplied("the supervisor writes it"),
+    "drain_delay": Supplied("the supervisor waits"),
     "ssl_certfile": Supplied(_TLS),
     "ssl_keyfile": Supplied(_TLS),
     "ssl_keyfile_password_file": Supplied(_TLS),
@@ -127,8 +140,16 @@ SUPPLIED: Mapping[str, Support] = {
     "access_log": Supplied("a layer"),
     "log_level": Supplied("one logging configuration"),
     "log_format": Supplied("one logging configuration"),
+    "stream_grace": Supplied("a layer"),
 }
 """What is met in the same way on every server. Their modules add the rest, and flags."""
+
+
+class Requests(Protocol):
+    """What a server needs of `djasgi.layers.requests.Requests`."""
+
+    def drain(self, stream_grace: float) -> None:
+        """Make each response the last of its connection; end streams after a time."""
 
 
 class Server(Protocol):
@@ -156,6 +177,12 @@ class Server(Protocol):
         or that belongs to djasgi, and for a value of the wrong type.
         """
 
+    def preload(self) -> None:
+        """Import what of the server may be imported before a fork."""
+
+    def unforkable(self) -> str:
+        """What the project has done that keeps this server from being forked; or ""."""
+
     def prepare(self, loop: asyncio.AbstractEventLoop) -> None:
         """Import the server, before the project's root enters `sys.path`.
 
@@ -171,12 +198,16 @@ class Server(Protocol):
         *,
         ready: Callable[[], None],
         stop: asyncio.Event,
+        linger: Callable[[], float],
+        requests: Requests,
     ) -> None:
         """Serve on `sockets`, which are bound, and closed at the end.
 
-        Calls `ready` once, when connections are accepted on all of them. Returns after
-        `stop` was set, when requests in flight have finished, or have been cancelled
-        after `options.graceful_timeout` seconds.
+        `requests` is `application`, or a layer in it. Calls `ready` once, when
+        connections are accepted on all of the sockets. When `stop` has been set, asks
+        `linger` once for how many seconds idle connections stay open, and returns when
+        requests in flight have finished, or have been cancelled after
+        `options.graceful_timeout` seconds.
         """
 
 

@@ -15,6 +15,7 @@ from djasgi.servers.base import (
     SUPPLIED,
     Adapted,
     Application,
+    Requests,
     Supplied,
     Support,
     checked,
@@ -45,6 +46,7 @@ SUPPORT: Mapping[str, Support] = {
     "ws_ping_interval": Adapted("autoPingInterval of autobahn", "--ping-interval"),
     "ws_ping_timeout": Adapted("autoPingTimeout of autobahn", "--ping-timeout"),
     "graceful_timeout": Adapted("djasgi drains the connections"),
+    "linger": Adapted("djasgi closes idle connections later"),
 }
 
 LACKS = (
@@ -134,6 +136,35 @@ def _known() -> dict[str, str]:
     return known | {"application": "object"} | _ANNOTATIONS
 
 
+PRELOADED = (
+    "OpenSSL.SSL",
+    "autobahn.twisted.websocket",
+    "twisted.internet.asyncioreactor",
+    "twisted.internet.endpoints",
+    "twisted.internet.tcp",
+    "twisted.internet.unix",
+    "twisted.protocols.tls",
+    "twisted.web.http",
+)
+"""What daphne uses and what needs no reactor; daphne's own modules do."""
+
+
+def preload() -> None:
+    """Import what of Twisted and autobahn may be imported before a fork."""
+    import importlib
+
+    for name in PRELOADED:
+        importlib.import_module(name)
+
+
+def unforkable() -> str:
+    """The reactor of the project, whose poll descriptor forks would share."""
+    import sys
+
+    installed = "twisted.internet.reactor" in sys.modules
+    return "a Twisted reactor, installed" if installed else ""
+
+
 def prepare(loop: asyncio.AbstractEventLoop) -> None:
     """Install the Twisted reactor over `loop`, then import daphne.
 
@@ -153,6 +184,8 @@ async def serve(
     *,
     ready: Callable[[], None],
     stop: asyncio.Event,
+    linger: Callable[[], float],
+    requests: Requests,
 ) -> None:
     """Serve until `stop` is set, then drain; see `djasgi.servers.base.Server`.
 
@@ -162,4 +195,6 @@ async def serve(
     from djasgi.servers.engines.daphne import Engine
 
     engine = Engine(application, options, check_native(options.native))
-    await engine.serve(sockets, tls, ready=ready, stop=stop)
+    await engine.serve(
+        sockets, tls, ready=ready, stop=stop, linger=linger, requests=requests
+    )

@@ -16,6 +16,7 @@ from djasgi.servers.base import (
     Application,
     Native,
     Refused,
+    Requests,
     Supplied,
     Support,
     checked,
@@ -49,6 +50,7 @@ SUPPORT: Mapping[str, Support] = {
     "ws_ping_interval": Native("websocket_ping_interval", "--websocket-ping-interval"),
     "ws_ping_timeout": Refused("it does not look for the answers to its pings"),
     "graceful_timeout": Adapted("djasgi drains the connections", "--graceful-timeout"),
+    "linger": Adapted("djasgi closes idle connections later"),
 }
 
 LACKS = (
@@ -143,6 +145,16 @@ def configuration(options: Options) -> dict[str, object]:
     }
 
 
+def preload() -> None:
+    """Import hypercorn and its protocols: they leave nothing open."""
+    import djasgi.servers.engines.hypercorn  # noqa: F401  # importing it is the purpose
+
+
+def unforkable() -> str:
+    """Nothing keeps it from being forked."""
+    return ""
+
+
 def prepare(loop: asyncio.AbstractEventLoop) -> None:
     """Import hypercorn and its protocols."""
     import djasgi.servers.engines.hypercorn  # noqa: F401  # importing is the purpose
@@ -156,10 +168,14 @@ async def serve(
     *,
     ready: Callable[[], None],
     stop: asyncio.Event,
+    linger: Callable[[], float],
+    requests: Requests,
 ) -> None:
     """Serve until `stop` is set, then drain; see `djasgi.servers.base.Server`."""
     from djasgi.servers.engines.hypercorn import Engine
 
     settings = configuration(options) | check_native(options.native)
     engine = Engine(application, options, settings)
-    await engine.serve(sockets, tls, ready=ready, stop=stop)
+    await engine.serve(
+        sockets, tls, ready=ready, stop=stop, linger=linger, requests=requests
+    )

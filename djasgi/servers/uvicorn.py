@@ -15,6 +15,7 @@ from djasgi.servers.base import (
     Adapted,
     Application,
     Native,
+    Requests,
     Supplied,
     Support,
     checked,
@@ -55,6 +56,7 @@ SUPPORT: Mapping[str, Support] = {
     "graceful_timeout": Adapted(
         "djasgi drains the connections", "--timeout-graceful-shutdown"
     ),
+    "linger": Adapted("djasgi closes idle connections later"),
 }
 
 LACKS = (
@@ -158,6 +160,16 @@ def configuration(options: Options) -> dict[str, object]:
     }
 
 
+def preload() -> None:
+    """Import uvicorn and its protocols: they leave nothing open."""
+    import djasgi.servers.engines.uvicorn  # noqa: F401  # importing it is the purpose
+
+
+def unforkable() -> str:
+    """Nothing keeps it from being forked."""
+    return ""
+
+
 def prepare(loop: asyncio.AbstractEventLoop) -> None:
     """Import uvicorn and its protocols."""
     import djasgi.servers.engines.uvicorn  # noqa: F401  # importing it is the purpose
@@ -171,10 +183,14 @@ async def serve(
     *,
     ready: Callable[[], None],
     stop: asyncio.Event,
+    linger: Callable[[], float],
+    requests: Requests,
 ) -> None:
     """Serve until `stop` is set, then drain; see `djasgi.servers.base.Server`."""
     from djasgi.servers.engines.uvicorn import Engine
 
     settings = configuration(options) | check_native(options.native)
     engine = Engine(application, options, settings)
-    await engine.serve(sockets, tls, ready=ready, stop=stop)
+    await engine.serve(
+        sockets, tls, ready=ready, stop=stop, linger=linger, requests=requests
+    )

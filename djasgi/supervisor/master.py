@@ -11,71 +11,118 @@ import os
 import selectors
 import signal
 import sys
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from errno import EAGAIN, EMFILE, ENFILE
 from time import monotonic
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, Protocol
 
-from djasgi.errors import DjasgiError, ExitCode, ListenError, ProjectError
-from djasgi.supervisor import state
+from djasgi.errors import DjasgiError, ExitCode, ListenError
+from djasgi.supervisor import events, handover, report
+from djasgi.supervisor.board import ACTIVE, TOTAL, Board
+from djasgi.supervisor.children import Child
+from djasgi.supervisor.events import Event
+from djasgi.supervisor.handover import Inherited
+from djasgi.supervisor.job import Job, Policy
+from djasgi.supervisor.liveness import Liveness
 from djasgi.supervisor.sockets import Listeners, descriptors_exhausted
-from djasgi.supervisor.state import Cause, Event
+from djasgi.supervisor.spawning import Spawning
+from djasgi.supervisor.state import Machine
+from djasgi.supervisor.system import has_terminal, proportional_memory
 from djasgi.supervisor.worker import (
-    IDLE_SIGNALS,
-    STOP_SIGNALS,
-    Inbox,
-    Serve,
-    decode_failure,
+    STACK_SIGNAL,
     ignore_stop_signals,
     nothing,
-    run_worker,
 )
+
+if TYPE_CHECKING:
+    from djasgi.supervisor.oom import OutOfMemory
 
 logger = logging.getLogger("djasgi")
 
+SIGNALS: dict[signal.Signals, str] = {
+    signal.SIGTERM: "stop: no new connections, requests in flight finish, then exit 0",
+    signal.SIGINT: "the same without waiting for idle connections; a second one stops at "
+    "once",
+    signal.SIGQUIT: "stop at once",
+    signal.SIGHUP: "reload: new code, settings and options, no request lost; when the "
+    "terminal is gone, stop; under nohup nothing",
+    signal.SIGTTIN: "one worker more, until the next reload",
+    signal.SIGTTOU: "one worker fewer, until the next reload",
+    signal.SIGUSR1: "nothing but a line that says so",
+    signal.SIGUSR2: "write the stacks of all threads of all workers to the log",
+}
+"""What each signal does; the README's table."""
+
+# Where SIGCHLD was inherited as ignored, no exit status would be left.
+HANDLED = (*SIGNALS, signal.SIGCHLD)
+
+STACKS_QUIET = 0.3
+"""Seconds after SIGUSR2 until the stacks of a worker are taken to be complete."""
+
+MOST_DETAILS = 4000
+"""Characters of a traceback that are kept for `djasgi status`."""
+
+
+class Service(Protocol):
+    """Something that accompanies the supervisor: a control socket, a pid file.
+
+    All of it happens in the one thread: nothing may wait.
+    """
+
+    def register(self, selector: selectors.BaseSelector) -> None:
+        """Watch descriptors; `data` of each key is called without arguments."""
+
+    def tell(self, supervisor: Supervisor, action: events.Action) -> None:
+        """The supervisor has carried out `action`."""
+
+    def deadline(self) -> float | None:
+        """When `tick` is to be called at the latest, by the monotonic clock."""
+
+    def tick(self, supervisor: Supervisor, now: float) -> None:
+        """Time has passed."""
+
+    def hand_over(self) -> tuple[dict[str, Any], list[int]]:
+        """State and descriptors for the same service of the next supervisor."""
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+
 
 def supervise(
-    serve: Serve,
+    job: Job,
     listeners: Listeners,
+    policy: Policy,
     *,
-    workers: int,
-    graceful_timeout: float,
     on_ready: Callable[[dict[str, Any]], None],
     on_failure: Callable[[DjasgiError], None],
-    boot_timeout: float = 60.0,
+    services: Callable[[], tuple[Service, ...]] = tuple,
+    inherited: Inherited | None = None,
+    refused: DjasgiError | None = None,
+    keep: dict[str, Any] | None = None,
 ) -> int:
-    """Keep `workers` processes that run `serve`; the exit code of the program.
+    """Keep `policy.workers` processes that do `job`; the exit code of the program.
 
     `on_ready` is called once, when all of them are ready, with the facts that the last
-    of them told; `on_failure` at most once,
-    with the reason why the program ends. The timeouts are seconds. After it returns
-    no worker is alive, and the stop signals are ignored: the process is about to end.
+    of them told; `on_failure` at most once, with the reason why the program ends. After
+    it returns no worker is alive, and the stop signals are ignored: the process is
+    about to end. `inherited` is what the supervisor before this one has handed over;
+    with `refused`, the reason why its reload ends here. `keep` is handed over, as it
+    is, to the next one.
     """
     supervisor = Supervisor(
-        serve,
+        job,
         listeners,
-        workers=workers,
-        graceful_timeout=graceful_timeout,
-        boot_timeout=boot_timeout,
+        policy,
         on_ready=on_ready,
         on_failure=on_failure,
+        services=services,
+        inherited=inherited,
+        refused=refused,
+        keep=keep or {},
     )
     return supervisor.run()
-
-
-@dataclass(slots=True)
-class Child:
-    """A worker process that was not reaped yet."""
-
-    number: int
-    pid: int
-    pipe: int | None
-    inbox: Inbox = field(default_factory=Inbox)
-    failure: DjasgiError | None = None
 
 
 class Supervisor:
@@ -83,183 +130,380 @@ class Supervisor:
 
     def __init__(
         self,
-        serve: Serve,
+        job: Job,
         listeners: Listeners,
+        policy: Policy,
         *,
-        workers: int,
-        graceful_timeout: float,
-        boot_timeout: float,
         on_ready: Callable[[dict[str, Any]], None],
         on_failure: Callable[[DjasgiError], None],
+        services: Callable[[], tuple[Service, ...]],
+        inherited: Inherited | None,
+        refused: DjasgiError | None,
+        keep: dict[str, Any],
     ) -> None:
-        self._serve = serve
-        self._listeners = listeners
-        self._graceful_timeout = graceful_timeout
-        self._boot_timeout = boot_timeout
+        self.policy = policy
+        self.listeners = listeners
+        self.started = inherited.started if inherited else monotonic()
+        self.last_reload: dict[str, Any] = inherited.last_reload if inherited else {}
+        self._job = job
         self._on_ready = on_ready
         self._on_failure = on_failure
-        self._machine = state.Machine(
-            workers, boot_timeout=boot_timeout, graceful_timeout=graceful_timeout
+        self._make_services = services
+        self._services: tuple[Service, ...] = ()
+        self._inherited = inherited
+        self._refused = refused
+        self._keep = keep
+        timeouts = {
+            "boot_timeout": policy.boot_timeout,
+            "graceful_timeout": policy.graceful_timeout,
+            "hang_timeout": policy.hang_timeout,
+            "drain_delay": policy.drain_delay,
+        }
+        self.machine = (
+            Machine.resumed(inherited.machine, **timeouts)
+            if inherited
+            else Machine(policy.workers, **timeouts)
         )
-        # However wrong a decision is, it does not fill the machine with processes.
-        self._most_children = 2 * workers + 1
-        self._children: dict[int, Child] = {}
+        self.children: dict[int, Child] = {}
+        self._liveness = Liveness(policy.hang_timeout)
+        self._dumps: dict[Child, float] = {}
         self._gone: Child | None = None
-        self._failure: OSError | DjasgiError | None = None
+        self._failure: DjasgiError | None = None
         self._facts: dict[str, Any] = {}
         self._interrupts = 0
         self._exit_code: int | None = None
-        self._selector = selectors.PollSelector()
+        self._selector = selectors.PollSelector()  # without a descriptor of its own
         self._pipes: list[int] = []
+        self._check: handover.CheckProcess | None = None
+        self._terminal = inherited.terminal if inherited else has_terminal()
+        self._reload_began = inherited.reload_began if inherited else 0.0
+        self._oom: OutOfMemory | None = None
 
     def run(self) -> int:
         """Supervise until the machine says exit. Leaves no child behind."""
         try:
-            self._pipes += os.pipe()
-            self._pipes += os.pipe()
-        except OSError:
+            self._open()
+        except OSError as error:
+            if error.errno not in (EMFILE, ENFILE):
+                raise
             self._close()
             self._call(lambda: self._on_failure(descriptors_exhausted()))
             return ExitCode.LISTEN
         try:
-            self._open()
             return self._loop()
         finally:
             ignore_stop_signals()
             self._abandon()
             self._close()
 
-    def _loop(self) -> int:
-        self._feed(state.Started())
-        while self._exit_code is None:
-            self._wait()
-        return self._exit_code
-
     def _open(self) -> None:
-        self._wakeup, wakeup_write, self._parent_read, self._parent_write = self._pipes
+        inherited = self._inherited
+        if inherited:
+            self._pipes += inherited.pipes
+        else:
+            self._pipes += os.pipe()
+            self._pipes += os.pipe()
+        self._wakeup, wakeup_write, parent_read, _ = self._pipes
+        self.board = Board(inherited.board if inherited else None)
+        self.spawning = Spawning(
+            self._job,
+            self.board,
+            self.policy,
+            parent_pipe=parent_read,
+            watch=self._watch,
+            descriptors=self._descriptors,
+        )
+        if inherited:
+            for child in inherited.children(self.board):
+                self.children[child.pid] = child
+                self._watch(child)
+            self.spawning.adopt(inherited)
         os.set_blocking(self._wakeup, False)
         os.set_blocking(wakeup_write, False)
-        self._selector.register(self._wakeup, selectors.EVENT_READ)
+        self._selector.register(self._wakeup, selectors.EVENT_READ, self._take_signals)
         signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
-        # SIGCHLD too: where it was inherited as ignored, no exit status would be left.
-        for number in (*STOP_SIGNALS, *IDLE_SIGNALS, signal.SIGCHLD):
+        for number in HANDLED:
             if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
                 continue  # nohup
             signal.signal(number, nothing)
+        if inherited:
+            self._start_services()
+        # After an exec they are blocked until here, where nothing can be lost.
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+    def _count_memory_kills(self) -> None:
+        from djasgi.supervisor.oom import (
+            OutOfMemory,
+        )  # not on the way to the first page
+
+        self._oom = OutOfMemory()
+        self._oom.prepare()
+
+    def _start_services(self) -> None:
+        self._services = self._make_services()
+        for service in self._services:
+            service.register(self._selector)
+
+    def _loop(self) -> int:
+        if self._inherited is None:
+            self._feed(events.Started())
+            # Beside the import of the project, which has begun in another process.
+            self._start_services()
+        elif self._refused is None:
+            self._feed(events.Resumed(self.policy.workers))
+        else:
+            self._failure = self._refused
+            self._feed(events.ReloadAborted())
+        if self._inherited is not None:
+            self._count_memory_kills()
+        # Those that ended during an exec have sent a signal that nobody took.
+        self._reap()
+        while self._exit_code is None:
+            self._wait()
+        return self._exit_code
 
     def _close(self) -> None:
         signal.set_wakeup_fd(-1)
         for pipe in self._pipes:
             os.close(pipe)
         self._selector.close()
+        for service in self._services:
+            service.close()
 
     def _abandon(self) -> None:
         """Kill and reap what is left, which is something only after an error."""
-        for pid in self._children:
-            os.kill(pid, signal.SIGKILL)
-        for pid in [*self._children]:
-            os.waitpid(pid, 0)
-            self._close_pipe(self._children.pop(pid))
+        for pid in self.children:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._cancel_check()
+        self.spawning.close()
+        for child in self.children.values():
+            with suppress(ChildProcessError):
+                os.waitpid(child.pid, 0)
+            child.close()
+        self.children.clear()
+
+    def _descriptors(self) -> Iterator[int]:
+        """What a fork of this process must not keep open."""
+        wakeup, wakeup_write, _, parent_write = self._pipes
+        yield from (wakeup, wakeup_write, parent_write)
+        for child in self.children.values():
+            if child.pipe is not None:
+                yield child.pipe
+        for service in self._services:
+            yield from service.hand_over()[1]
+        if self._check is not None and self._check.pipe is not None:
+            yield self._check.pipe
+
+    def _watch(self, child: Child) -> None:
+        if child.pipe is not None:
+            os.set_blocking(child.pipe, False)
+            self._selector.register(
+                child.pipe, selectors.EVENT_READ, lambda: self._receive(child)
+            )
+            child.unwatch = self._selector.unregister
+
+    # The one place to wait: for signals, messages, exits and deadlines.
 
     def _wait(self) -> None:
-        """The one place to wait: for signals, messages, exits and deadlines."""
-        deadline = self._machine.deadline()
+        deadline = self._deadline()
         timeout = None if deadline is None else max(0.0, deadline - monotonic())
-        readable = {key.fd for key, _ in self._selector.select(timeout)}
+        ready = self._selector.select(timeout)
         # Signals first: a worker that was stopped together with us was not lost.
-        if self._wakeup in readable:
-            for number in os.read(self._wakeup, 4096):
-                self._signalled(number)
-        for child in [*self._children.values()]:
-            if child.pipe in readable:
-                self._receive(child)
+        ready.sort(key=lambda item: item[0].fd != self._wakeup)
+        for key, _ in ready:
+            if key.fd in self._selector.get_map():  # not closed by one before
+                key.data()
         self._reap()
-        self._feed(state.Tick())
+        self._look(monotonic())
+        self._feed(events.Tick())
 
-    def _signalled(self, number: int) -> None:
-        if number in STOP_SIGNALS:
-            self._interrupts += number == signal.SIGINT
-            immediate = number == signal.SIGQUIT or self._interrupts > 1
-            if immediate or not self._machine.stopping:
-                how = "stopping at once" if immediate else "stopping"
-                logger.info("%s: %s", how, signal.Signals(number).name)
-            self._feed(state.StopRequested(immediate=immediate))
-        elif number in IDLE_SIGNALS:
-            logger.info("%s does nothing", signal.Signals(number).name)
+    def _deadline(self) -> float | None:
+        times = [
+            self.machine.deadline(),
+            self._liveness.next_look,
+            *self._dumps.values(),
+            *(service.deadline() for service in self._services),
+        ]
+        return min((time for time in times if time is not None), default=None)
+
+    def _look(self, now: float) -> None:
+        slots = {c.pid: c.slot for c in self.children.values() if c.slot is not None}
+        for pid in self._liveness.look(slots, now):
+            self._feed(events.Hung(pid))
+        for child in [c for c, due in self._dumps.items() if due <= now]:
+            self._finish_dump(child)
+        for service in self._services:
+            service.tick(self, now)
+
+    # Signals
+
+    def _take_signals(self) -> None:
+        with suppress(BlockingIOError):
+            for number in os.read(self._wakeup, 4096):
+                self._signalled(signal.Signals(number))
+
+    def _signalled(self, number: signal.Signals) -> None:
+        match number:
+            case signal.SIGHUP if not (self._terminal and not has_terminal()):
+                self.request_reload("SIGHUP")
+            case signal.SIGTERM | signal.SIGINT | signal.SIGQUIT | signal.SIGHUP:
+                self._interrupts += number == signal.SIGINT
+                if number == signal.SIGINT and not self.machine.stopping:
+                    # Whoever sits at a terminal does not wait for idle connections.
+                    self.board.set_linger(0)
+                immediate = number == signal.SIGQUIT or self._interrupts > 1
+                self.request_stop(number.name, immediate=immediate)
+            case signal.SIGTTIN:
+                self._feed(events.Scale(1))
+            case signal.SIGTTOU:
+                self._feed(events.Scale(-1))
+            case signal.SIGUSR1:
+                logger.info("SIGUSR1 does nothing: logs go to standard output")
+            case signal.SIGUSR2:
+                for child in [*self.children.values()]:
+                    self._dump(child)
+
+    def request_stop(self, origin: str, *, immediate: bool = False) -> None:
+        """Stop, as `origin` has asked."""
+        if immediate or not self.machine.stopping:
+            how = "stopping at once" if immediate else "stopping"
+            logger.info("%s: %s", how, origin)
+        self._feed(events.StopRequested(immediate=immediate))
+
+    def request_reload(self, origin: str) -> None:
+        """Reload, as `origin` has asked; during a reload, once more afterwards."""
+        if self.machine.stopping:
+            return
+        logger.info("reloading: %s", origin)
+        self._feed(events.ReloadRequested())
+
+    # What the children say
 
     def _receive(self, child: Child) -> None:
         """Pass on what is in the pipe; its end is no news, the exit will be."""
-        while child.pipe is not None:
-            try:
-                data = os.read(child.pipe, 65_536)
-            except BlockingIOError:
-                return
-            if not data:
-                self._close_pipe(child)
-            for message in child.inbox.feed(data):
-                self._told(child, message)
+        for message in child.read():
+            self._told(child, message)
+        if child.pipe is None and not child.pid:
+            self._feed_all(self.spawning.lost(child))
 
     def _told(self, child: Child, message: dict[str, Any]) -> None:
         match message.get("type"):
             case "ready":
                 self._facts = message.get("facts", {})
-                self._feed(state.Ready(child.pid))
-            case "failed":
-                child.failure = decode_failure(message)
-                self._feed(state.Failed(child.pid, child.failure.exit_code))
+                self._feed(events.Ready(child.pid))
+            case "failed" if child.number:
+                assert child.failure is not None, "Child.read() has set it"  # noqa: S101
+                self._feed(events.Failed(child.pid, child.failure.exit_code))
+            case "retire":
+                reason = str(message.get("reason", ""))
+                self._feed(events.RetireRequested(child.pid, reason))
+            case "hello":
+                self._born(child, int(message["pid"]))
+            case _:
+                self._feed_all(self.spawning.told(child, message))
+
+    def _born(self, child: Child, pid: int) -> None:
+        """A worker that the preloader has forked says who it is."""
+        wanted = self.spawning.born(child)
+        child.pid = pid
+        self.children[pid] = child
+        if wanted:
+            self._feed(events.Spawned(child.number, child.generation, pid))
+        else:
+            self._signal(pid, signal.SIGKILL)
+
+    def _signal(self, pid: int, number: signal.Signals) -> None:
+        # One that was reaped has no number any more; its last words come after.
+        if pid in self.children:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    # Exits
 
     def _reap(self) -> None:
-        for pid, status in self._ended():
-            if pid in self._children:
-                self._reaped(pid, os.waitstatus_to_exitcode(status))
-
-    def _ended(self) -> Iterator[tuple[int, int]]:
-        """The children that have ended; as process 1, orphans of others as well."""
-        if os.getpid() == 1:
-            with suppress(ChildProcessError):
-                while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                    yield ended
-        else:
-            results = (os.waitpid(pid, os.WNOHANG) for pid in [*self._children])
-            yield from (ended for ended in results if ended[0])
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._reaped(pid, os.waitstatus_to_exitcode(status))
 
     def _reaped(self, pid: int, status: int) -> None:
-        # Forgotten before anything else happens: its number may be used again.
-        self._gone = self._children.pop(pid)
-        self._receive(self._gone)  # its last words come before its end
-        self._close_pipe(self._gone)
-        self._feed(state.Exited(pid, status))
+        if pid not in self.children:
+            # A worker says who it is before anything can befall it.
+            for child in self.spawning.unborn():
+                self._receive(child)
+        if pid in self.children:
+            # Forgotten before anything else happens: its number may be used again.
+            self._gone = self.children.pop(pid)
+            self._receive(self._gone)  # its last words come before its end
+            self._gone.close()  # somebody it has started may have it as well
+            if self._gone in self._dumps:
+                self._finish_dump(self._gone)
+            if self._gone.slot is not None:
+                self.board.free(self._gone.slot)
+            self._feed(events.Exited(pid, status))
+        elif self._check is not None and pid == self._check.pid:
+            self._checked(status)
+        else:
+            self._feed_all(self.spawning.reaped(pid, status))
+        # Anybody else was an orphan of the project, which nobody waits for.
 
-    def _close_pipe(self, child: Child) -> None:
-        if child.pipe is not None:
-            self._selector.unregister(child.pipe)
-            os.close(child.pipe)
-            child.pipe = None
+    # Decisions
 
     def _feed(self, event: Event) -> None:
-        events: deque[Event] = deque([event])
-        while events:
-            for action in self._machine.on(events.popleft(), monotonic()):
-                events.extend(self._perform(action))
+        self._feed_all([event])
 
-    def _perform(self, action: state.Action) -> list[Event]:
+    def _feed_all(self, happened: list[Event]) -> None:
+        pending: deque[Event] = deque(happened)
+        while pending:
+            for action in self.machine.on(pending.popleft(), monotonic()):
+                pending.extend(self._perform(action))
+                for service in self._services:
+                    service.tell(self, action)
+
+    def _perform(self, action: events.Action) -> list[Event]:
         match action:
-            case state.Spawn(number):
-                return [self._spawn(number)]
-            case state.Listen():
-                return self._listen()
-            case state.Terminate(pid):
-                os.kill(pid, signal.SIGTERM)
-            case state.Kill(pid):
-                os.kill(pid, signal.SIGKILL)
-            case state.Announce():
+            case events.Prepare(generation):
+                return self._prepare(generation)
+            case events.Discard(generation):
+                return self.spawning.discard(generation)
+            case events.Spawn(number, generation):
+                return self._spawn(number, generation)
+            case events.Terminate(pid):
+                self._signal(pid, signal.SIGTERM)
+            case events.Kill(pid):
+                self._signal(pid, signal.SIGKILL)
+            case events.Dump(pid) if pid in self.children:
+                self._dump(self.children[pid])
+            case events.Listen(generation):
+                return self._listen(generation)
+            case events.Announce():
                 self._call(lambda: self._on_ready(self._facts))
-            case state.ReportFailure():
+                self._count_memory_kills()
+            case events.ReportFailure():
                 failure = self._explain(action)
                 self._call(lambda: self._on_failure(failure))
-            case state.CloseListeners():
-                self._listeners.close()
-            case state.Exit(code):
+            case events.CloseListeners():
+                self.listeners.close()
+            case events.NotReady():
+                self.board.not_ready()
+                delay = self.policy.drain_delay
+                logger.info("not ready any more; stopping in %g s", delay)
+            case events.Check():
+                return self._start_check()
+            case events.CancelCheck():
+                self._cancel_check()
+            case events.Reexecute():
+                return self._reexecute()
+            case events.ReloadFailed():
+                self._reload_failed(action)
+            case events.Reloaded():
+                self._reloaded()
+            case events.Exit(code):
                 self._exit_code = code
             case _:
                 self._log(action)
@@ -270,133 +514,260 @@ class Supervisor:
         with suppress(OSError):
             callback()
 
-    def _listen(self) -> list[Event]:
+    def _prepare(self, generation: int) -> list[Event]:
+        reloading = self.machine.announced
         try:
-            self._listeners.listen()
+            return self.spawning.prepare(generation, reloading=reloading)
+        except OSError as error:
+            self.spawning.cannot(error)
+            failure = report.spawn_failed(0, error)
+            return [events.PrepareFailed(generation, failure.exit_code)]
+
+    def _listen(self, generation: int) -> list[Event]:
+        try:
+            self.listeners.listen()
         except ListenError as error:
             self._failure = error
-            return [state.ListenFailed(error.exit_code)]
-        return []
+            return [events.ListenFailed(error.exit_code)]
+        return [events.Listening(generation)]
 
-    def _spawn(self, number: int) -> Event:
-        _flush()
+    def _spawn(self, number: int, generation: int) -> list[Event]:
         try:
-            if len(self._children) >= self._most_children:
+            alive = len(self.children) + len(self.spawning.unborn())
+            # However wrong a decision is, it does not fill the machine with processes.
+            if alive >= self.machine.most_workers:
                 raise BlockingIOError(EAGAIN, "too many workers are alive")
-            return self._fork(number)
+            child = self.spawning.spawn(number, generation)
         except OSError as error:
-            self._failure = error
-            failure = spawn_failed(number, error)
+            self.spawning.cannot(error)
+            failure = report.spawn_failed(number, error)
             lasting = error.errno in (EMFILE, ENFILE)
-            return state.SpawnFailed(number, lasting, failure.exit_code)
+            return [events.SpawnFailed(number, generation, lasting, failure.exit_code)]
+        if child is None:
+            return []
+        self.children[child.pid] = child
+        return [events.Spawned(number, generation, child.pid)]
 
-    def _fork(self, number: int) -> Event:
-        read, write = os.pipe()
-        # Unblocked only when each side has its own handlers: a signal that comes
-        # before would be taken by a handler of the other's and be lost.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        try:
-            pid = os.fork()
-            if pid == 0:
-                self._become_worker(number, read, write)
-        except OSError:
-            os.close(read)
-            raise
-        finally:
-            os.close(write)
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        os.set_blocking(read, False)
-        self._selector.register(read, selectors.EVENT_READ)
-        self._children[pid] = Child(number, pid, read)
-        return state.Spawned(number, pid)
+    # Stacks
 
-    def _become_worker(self, number: int, read: int, write: int) -> NoReturn:
-        """In the child: run the worker and end, never to come back to our callers."""
-        status: int = ExitCode.FAILURE
-        try:
-            signal.set_wakeup_fd(-1)
-            others = [child.pipe for child in self._children.values()]
-            ours = {self._parent_read}
-            for pipe in (read, *self._pipes, *others):
-                if pipe is not None and pipe not in ours:
-                    os.close(pipe)
-            status = run_worker(
-                number, self._serve, write, self._parent_read, self._graceful_timeout
-            )
-        except BaseException:  # noqa: BLE001  # nothing may go up the stack from here
-            traceback.print_exc()
-        finally:
-            os._exit(status)
+    def _dump(self, child: Child) -> None:
+        child.stacks.clear()
+        self._signal(child.pid, STACK_SIGNAL)
+        self._dumps[child] = monotonic() + STACKS_QUIET
 
-    def _explain(self, report: state.ReportFailure) -> DjasgiError:
-        """The error for people behind a report of the machine."""
-        child = self._children.get(report.pid or 0, self._gone)
-        name = f"Worker {report.number}"
-        match report.cause:
-            case Cause.FAILED if child and child.failure:
-                return child.failure
-            case Cause.LISTEN if isinstance(self._failure, DjasgiError):
-                return self._failure
-            case Cause.SPAWN if isinstance(self._failure, OSError):
-                return spawn_failed(report.number, self._failure)
-            case Cause.TIMEOUT:
-                return ProjectError(
-                    f"{name} was not ready within {self._boot_timeout:g} s.",
-                    hint="Look for what waits while the project is imported or its "
-                    "lifespan starts: a database, another service.",
-                )
-        return ProjectError(
-            f"{name} {describe_status(report.status)} before it was ready.",
-            hint="Run it in this process to see more: --workers 0",
+    def _finish_dump(self, child: Child) -> None:
+        del self._dumps[child]
+        self._receive(child)
+        stacks = [line for line in child.stacks if line]
+        worker = self.machine.workers.get(child.pid)
+        stuck = worker is not None and worker.stuck is not None
+        if stuck and child.slot and report.is_debugged(stacks):
+            self._liveness.spare(child.pid, child.slot)
+            self._feed(events.Spared(child.pid))
+            return
+        text = "the stacks of worker %d (pid %d)"
+        if not stacks:
+            text = "worker %d (pid %d) did not write its stacks"
+        report.log(
+            logging.WARNING,
+            text,
+            child.number,
+            child.pid,
+            details="\n".join(report.readable(stacks)),
         )
 
-    def _log(self, action: state.Lost | state.SpawnDelayed | state.Overdue) -> None:
-        if isinstance(action, state.Lost):
-            self._log_lost(action)
-        elif isinstance(action, state.SpawnDelayed):
-            text = "worker %d cannot be started: %s; tried again in %g s"
-            logger.error(text, action.number, self._failure, action.delay)
-        else:
-            late = "was not ready" if action.booting else "did not stop"
-            text = "worker %d (pid %d) %s in time: killed"
-            logger.error(text, action.number, action.pid, late)
+    # Reloading
 
-    def _log_lost(self, lost: state.Lost) -> None:
-        cause, details = describe_status(lost.status), ""
-        if self._gone and self._gone.failure:
-            failure = self._gone.failure
-            cause = f"failed: {failure.message.rstrip('.')}"
-            details = f"\n{failure.details}".rstrip()
-        when = f"in {lost.delay:g} s" if lost.delay else "now"
-        text = "worker %d (pid %d) %s; the next one starts %s%s"
-        logger.error(text, lost.number, lost.pid, cause, when, details)
+    def _start_check(self) -> list[Event]:
+        self._reload_began = monotonic()
+        try:
+            self._check = handover.CheckProcess(self._hand_over()[0])
+        except OSError as error:
+            self._failure = report.spawn_failed(0, error)
+            return [events.ReloadAborted()]
+        check = self._check
+        self._selector.register(
+            check.pipe, selectors.EVENT_READ, lambda: self._read_check(check)
+        )
+        return []
 
+    def _read_check(self, check: handover.CheckProcess) -> None:
+        if not check.read():
+            self._selector.unregister(check.pipe)
 
-def describe_status(status: int | None) -> str:
-    """How a process ended, by its exit code or minus its signal."""
-    if status is None or status >= 0:
-        return f"ended with exit code {status}"
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:
-        name = f"signal {-status}"
-    return f"was killed by {name}"
+    def _checked(self, status: int) -> None:
+        assert self._check is not None, "_reaped() has looked"  # noqa: S101
+        check, self._check = self._check, None
+        succeeded = check.succeeded(status)
+        if not succeeded:
+            self._failure = check.failure(status)
+        self._close_check(check)
+        self._feed(events.Checked() if succeeded else events.ReloadAborted())
 
+    def _cancel_check(self) -> None:
+        if self._check is not None:
+            check, self._check = self._check, None
+            check.kill()
+            self._close_check(check)
 
-def spawn_failed(number: int, error: OSError) -> DjasgiError:
-    """The error for people when a process could not be made."""
-    if error.errno in (EMFILE, ENFILE):
-        return descriptors_exhausted()
-    return ProjectError(
-        f"Worker {number} cannot be started: {error.strerror}.",
-        hint="Ask for fewer with --workers, or raise the limit of processes "
-        "(ulimit -u) or of memory.",
-    )
+    def _close_check(self, check: handover.CheckProcess) -> None:
+        with suppress(KeyError):
+            self._selector.unregister(check.pipe)
+        check.close()
 
+    def _hand_over(self) -> tuple[dict[str, Any], list[int]]:
+        """The state of this supervisor for the next, and the descriptors in it."""
+        children = [*self.children.values()]
+        services = {type(s).__name__: s.hand_over() for s in self._services}
+        preloaders, preloader_descriptors = self.spawning.hand_over()
+        state = {
+            "started": self.started,
+            "machine": self.machine.snapshot(),
+            "pipes": self._pipes,
+            "board": self.board.descriptor,
+            "children": [child.hand_over() for child in children],
+            "preloaders": preloaders,
+            "listeners": self.listeners.hand_over(),
+            "services": {name: state for name, (state, _) in services.items()},
+            "terminal": self._terminal,
+            "reload_began": self._reload_began,
+            "last_reload": self.last_reload,
+            "keep": self._keep,
+        }
+        descriptors = [
+            *self._pipes,
+            self.board.descriptor,
+            *(child.pipe for child in children if child.pipe is not None),
+            *preloader_descriptors,
+            *self.listeners.descriptors(),
+            *(number for _, numbers in services.values() for number in numbers),
+        ]
+        return state, descriptors
 
-def _flush() -> None:
-    """Write out what is buffered, or each child would write it again."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            if stream is not None:
-                stream.flush()
+    def _reexecute(self) -> list[Event]:
+        sys.stdout.flush()
+        try:
+            handover.reexecute(*self._hand_over())
+        except OSError as error:
+            self._failure = DjasgiError(
+                f"djasgi cannot execute itself anew: {error}.",
+                hint="The old code goes on serving.",
+            )
+        return [events.ReloadAborted()]
+
+    def _reload_failed(self, failed: events.ReloadFailed) -> None:
+        error = self._explain(failed)
+        self.listeners.revert()
+        self.last_reload = self._outcome(error)
+        report.log(
+            logging.ERROR,
+            "reload failed, the old code goes on serving: %s",
+            report.sentence(error),
+            details=error.details,
+        )
+
+    def _reloaded(self) -> None:
+        self.last_reload = self._outcome(None)
+        seconds = monotonic() - self._reload_began
+        logger.info("reloaded in %.2f s", seconds)
+        if self.listeners.moved:
+            logger.info("listening on %s", ", ".join(self.listeners.addresses))
+        self.listeners.commit()
+
+    def _outcome(self, error: DjasgiError | None) -> dict[str, Any]:
+        import time
+
+        return {
+            "number": self.last_reload.get("number", 0) + 1,
+            "ok": error is None,
+            "at": time.time(),
+            "seconds": round(monotonic() - self._reload_began, 3),
+            "reason": "" if error is None else str(error),
+            "details": "" if error is None else error.details[-MOST_DETAILS:],
+        }
+
+    # What there is to know
+
+    def status(self) -> dict[str, Any]:
+        """The state of this supervisor and its workers, as JSON."""
+        now = monotonic()
+        workers = [self._worker_status(child, now) for child in self.children.values()]
+        return {
+            "pid": os.getpid(),
+            "state": self.machine.state,
+            "age": round(now - self.started, 1),
+            "generation": self.machine.generation,
+            "addresses": list(self.listeners.addresses),
+            "workers": sorted(workers, key=lambda w: (w["generation"], w["number"])),
+            "last_reload": self.last_reload or None,
+            "limits": {
+                "boot_timeout": self.policy.boot_timeout,
+                "graceful_timeout": self.policy.graceful_timeout,
+                "drain_delay": self.policy.drain_delay,
+            },
+        }
+
+    def _worker_status(self, child: Child, now: float) -> dict[str, Any]:
+        worker = self.machine.workers.get(child.pid)
+        slot = child.slot
+        counters = {
+            "requests": TOTAL,
+            "active": ACTIVE,
+        }
+        return {
+            "number": child.number,
+            "pid": child.pid,
+            "generation": child.generation,
+            "state": worker.phase.value if worker else "gone",
+            "age": round(now - child.started, 1),
+            "memory": proportional_memory(child.pid),
+            **{name: int(slot[i]) if slot else 0 for name, i in counters.items()},
+        }
+
+    # Words
+
+    def _explain(
+        self, action: events.ReportFailure | events.ReloadFailed
+    ) -> DjasgiError:
+        child = self.children.get(action.pid or 0, self._gone)
+        failure: OSError | DjasgiError | None = self._failure
+        if action.cause is events.Cause.SPAWN or not action.number:
+            child = self.spawning.failed
+            failure = self.spawning.error or failure
+        return report.explain(
+            action,
+            child=child,
+            failure=failure,
+            boot_timeout=self.policy.boot_timeout,
+        )
+
+    def _log(self, action: events.Action) -> None:
+        match action:
+            case events.Lost():
+                killed = (
+                    action.status == -signal.SIGKILL
+                    and self._oom is not None
+                    and self._oom.happened()
+                )
+                report.log_lost(action, self._gone, oom_killed=killed)
+            case events.SpawnDelayed(number, delay):
+                text = "worker %d cannot be started: %s; tried again in %g s"
+                logger.error(text, number, self._reason(), delay)
+            case events.Overdue(number, pid, booting):
+                late = "was not ready" if booting else "did not stop"
+                logger.error("worker %d (pid %d) %s in time: killed", number, pid, late)
+            case events.Stuck(number, pid):
+                text = "worker %d (pid %d) has not answered for %g s: killed"
+                logger.error(text, number, pid, self.policy.hang_timeout)
+            case events.Retiring(number, pid, reason):
+                text = "worker %d (pid %d) %s: its successor starts"
+                logger.info(text, number, pid, reason)
+            case events.Scaled(workers):
+                logger.info("%d worker%s", workers, "" if workers == 1 else "s")
+
+    def _reason(self) -> object:
+        failed = self.spawning.failed
+        if failed is not None and failed.failure is not None:
+            return failed.failure.message.rstrip(".")
+        error = self.spawning.error
+        return error.strerror or error if error is not None else "it took too long"

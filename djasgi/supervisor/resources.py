@@ -60,7 +60,7 @@ def read(root: Path = Path("/")) -> Readings:
     """
     quotas: list[float] = []
     memory: list[int] = []
-    for directory in _cgroups(root):
+    for directory in cgroups(root):
         quotas += _cpu_v2(directory)
         quotas += _cpu_v1(directory)
         for name in ("memory.max", "memory.limit_in_bytes"):
@@ -100,7 +100,7 @@ def _text(path: Path) -> str:
     return ""
 
 
-def _cgroups(root: Path) -> Iterator[Path]:
+def cgroups(root: Path) -> Iterator[Path]:
     """The directories of this process's cgroups and of their ancestors."""
     mounts = [*_mounts(root)]
     for line in _text(root / "proc/self/cgroup").splitlines():

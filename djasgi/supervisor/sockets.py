@@ -9,15 +9,14 @@ from __future__ import annotations
 import ipaddress
 import os
 import resource
-import secrets
 import shlex
 import socket
 import stat
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from errno import (
     EACCES,
     EADDRINUSE,
@@ -48,14 +47,6 @@ ATTEMPTS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
-    """One socket, and what was asked for."""
-
-    socket: socket.socket
-    bind: Bind
-
-
-@dataclass(frozen=True, slots=True)
 class UnixPath:
     """A path that is ours as long as it is this file."""
 
@@ -63,22 +54,67 @@ class UnixPath:
     device: int
     inode: int
 
-    def remove(self) -> None:
+    def is_ours(self) -> bool:
         with suppress(OSError):
             status = os.lstat(self.path)
-            if (status.st_dev, status.st_ino) == (self.device, self.inode):
+            return (status.st_dev, status.st_ino) == (self.device, self.inode)
+        return False
+
+    def remove(self) -> None:
+        if self.is_ours():
+            with suppress(OSError):
                 os.unlink(self.path)  # noqa: PTH108  # a string, as it was bound
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """One socket, what was asked for, and what that came to."""
+
+    socket: socket.socket
+    asked: Bind
+    bind: Bind
+    path: UnixPath | None = None
+
+    def close(self) -> None:
+        self.socket.close()
+        if self.path is not None:
+            self.path.remove()
+
+    def hand_over(self) -> dict[str, Any]:
+        """This socket for the next supervisor, as JSON."""
+        return {
+            "fd": self.socket.fileno(),
+            "asked": asdict(self.asked),
+            "bind": asdict(self.bind),
+            "path": asdict(self.path) if self.path is not None else None,
+        }
+
+
+def _taken_over(state: Mapping[str, Any]) -> Bound:
+    sock = socket.socket(fileno=state["fd"])
+    sock.set_inheritable(False)
+    path = UnixPath(**state["path"]) if state["path"] else None
+    return Bound(sock, Bind(**state["asked"]), Bind(**state["bind"]), path)
 
 
 class Listeners:
     """The sockets of one run; a context manager that closes them."""
 
-    def __init__(self, backlog: int, scheme: str) -> None:
+    def __init__(
+        self, backlog: int, scheme: str, inherited: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
         self._backlog = backlog
         self._scheme = scheme
         self._bound: list[Bound] = []
-        self._paths: list[UnixPath] = []
+        self._inherited = [_taken_over(state) for state in inherited]
         self._owner = os.getpid()
+
+    @classmethod
+    def revived(cls, inherited: Sequence[Mapping[str, Any]]) -> Self:
+        """The sockets of the run before, as they were, when the new plan is refused."""
+        listeners = cls(0, "http", inherited)
+        listeners.revert()
+        return listeners
 
     def __enter__(self) -> Self:
         return self
@@ -93,12 +129,18 @@ class Listeners:
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
+        """Those that the workers of this run serve."""
         return tuple(bound.socket for bound in self._bound)
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """One for each bind, for people: a URL, or `unix:` and the path."""
         return tuple(dict.fromkeys(map(self._address, self._bound)))
+
+    @property
+    def moved(self) -> bool:
+        """Whether others are bound than in the run before, if there was one."""
+        return bool(self._inherited) and {*self._bound} != {*self._inherited}
 
     def listen(self) -> None:
         """Let clients connect. May be repeated; the first one need not be ours.
@@ -116,28 +158,76 @@ class Listeners:
 
         In a child the paths are the parent's. May be repeated.
         """
-        if os.getpid() == self._owner:
-            for path in self._paths:
-                path.remove()
-        self._paths.clear()
-        for bound in self._bound:
-            bound.socket.close()
+        for bound in self._all():
+            if os.getpid() == self._owner:
+                bound.close()
+            else:
+                bound.socket.close()
         self._bound.clear()
+        self._inherited.clear()
 
     def open(self, binds: Sequence[Bind], uds_mode: int) -> None:
         """Bind or take over all of `binds`. Raises ListenError."""
         for bind in dict.fromkeys(binds):
-            if bind.family == "tcp":
+            if again := self._again(bind):
+                self._bound += again
+                if bind.family == "unix":
+                    os.chmod(bind.path, uds_mode)  # noqa: PTH101  # as it was bound
+            elif bind.family == "tcp":
                 self._bound += _open_tcp(bind, binds, self._names())
             elif bind.family == "unix":
                 sock, path = _open_unix(bind.path, uds_mode)
-                self._paths.append(path)
-                self._bound.append(Bound(sock, bind))
+                self._bound.append(Bound(sock, bind, bind, path))
             else:
-                self._bound.append(Bound(_inherit(bind.fd), bind))
+                self._bound.append(Bound(_inherit(bind.fd), bind, bind))
         for bound in self._bound:
             # Shared by the workers: who loses the race for a client must not wait.
             bound.socket.setblocking(False)
+
+    def hand_over(self) -> list[dict[str, Any]]:
+        """All sockets, for the next supervisor."""
+        return [bound.hand_over() for bound in self._all()]
+
+    def descriptors(self) -> list[int]:
+        """Of all sockets."""
+        return [bound.socket.fileno() for bound in self._all()]
+
+    def commit(self) -> None:
+        """Close those of the run before that nobody asks for any more."""
+        for bound in self._inherited:
+            if bound not in self._bound:
+                bound.close()
+        self._inherited.clear()
+
+    def leave(self) -> None:
+        """In a child: close those that are not served any more, and only here.
+
+        As long as anybody has one open, clients can connect to it, and wait.
+        """
+        for bound in self._inherited:
+            if bound not in self._bound:
+                bound.socket.close()
+        self._inherited.clear()
+
+    def revert(self) -> None:
+        """Close what is new, and go on with the sockets of the run before, if any."""
+        if not self._inherited:
+            return
+        for bound in self._bound:
+            if bound not in self._inherited:
+                bound.close()
+        self._bound = [*self._inherited]
+
+    def _all(self) -> list[Bound]:
+        return [*self._bound, *(b for b in self._inherited if b not in self._bound)]
+
+    def _again(self, bind: Bind) -> list[Bound]:
+        """The sockets that the run before has bound for the same."""
+        return [
+            bound
+            for bound in self._inherited
+            if bound.asked == bind and (bound.path is None or bound.path.is_ours())
+        ]
 
     def _names(self) -> set[Any]:
         return {bound.socket.getsockname() for bound in self._bound}
@@ -161,21 +251,30 @@ def _place(bound: Bound) -> Bind:
 
 
 def open_listeners(
-    binds: Sequence[Bind], *, uds_mode: int, backlog: int, scheme: str = "http"
+    binds: Sequence[Bind],
+    *,
+    uds_mode: int,
+    backlog: int,
+    scheme: str = "http",
+    inherited: Sequence[Mapping[str, Any]] = (),
 ) -> Listeners:
     """The sockets for `binds`: bound, non-blocking, close-on-exec, not listening.
 
     A name is bound to its first address of each family, `::` to that of IPv4 as well, and
     port 0 is the same free port for all addresses of its name. A unix socket gets the
     permissions `uds_mode`; its getsockname() is the temporary name it was bound under.
+    What is `inherited` from the run before is used again where it is asked for again.
     Raises ListenError, with nothing left open, for everything that the system refuses.
     """
     occupy_standard_descriptors()
-    listeners = Listeners(backlog, scheme)
+    listeners = Listeners(backlog, scheme, inherited)
     try:
         listeners.open(binds, uds_mode)
     except BaseException:
-        listeners.close()
+        if inherited:
+            listeners.revert()
+        else:
+            listeners.close()
         raise
     return listeners
 
@@ -217,9 +316,10 @@ def _open_tcp(bind: Bind, binds: Sequence[Bind], taken: set[Any]) -> list[Bound]
             if bind.port == 0 and error.errno == EADDRINUSE and attempts:
                 continue  # the port that was free for one family is not for the other
             raise _tcp_error(bind, error) from error
+        shown = bind
         if bind.host == "::" and all(sock.family == socket.AF_INET for sock in sockets):
-            bind = replace(bind, host="0.0.0.0")  # a machine without IPv6
-        return [Bound(sock, bind) for sock in sockets]
+            shown = replace(bind, host="0.0.0.0")  # a machine without IPv6
+        return [Bound(sock, bind, shown) for sock in sockets]
 
 
 def _wildcard(
@@ -370,7 +470,7 @@ def _bind_temporary(path: str) -> tuple[socket.socket, str]:
     while True:
         attempts -= 1
         # Not longer than the name itself, which is known to fit.
-        token = secrets.token_hex(8)[: max(1, len(os.fsencode(name)) - 1)]
+        token = os.urandom(8).hex()[: max(1, len(os.fsencode(name)) - 1)]
         temporary = os.path.join(directory, f".{token}")  # noqa: PTH118  # as typed
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:

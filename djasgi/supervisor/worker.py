@@ -8,20 +8,21 @@ it accepts connections on all sockets.
 from __future__ import annotations
 
 import atexit
-import json
+import faulthandler
 import logging
 import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from errno import EMFILE, ENFILE
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from djasgi.errors import DjasgiError, ExitCode, ListenError, ProjectError, UsageError
+from djasgi.errors import DjasgiError, ExitCode
+from djasgi.supervisor.board import Board, Slot
+from djasgi.supervisor.job import Serve
+from djasgi.supervisor.messages import as_error, encode_failure, send
 from djasgi.supervisor.sockets import Listeners, descriptors_exhausted
 from djasgi.supervisor.state import KILL_GRACE, boot_exit_code
 
@@ -31,17 +32,23 @@ if TYPE_CHECKING:
 logger = logging.getLogger("djasgi")
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-IDLE_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
-"""Accepted, so that they do not kill, and without a meaning yet."""
-
-MAX_TEXT = 64 * 1024
-MAX_MESSAGE = 1024 * 1024
+STACK_SIGNAL = signal.SIGUSR2
+"""Has a worker write the stacks of its threads."""
 
 
 class Channel:
     """How `serve` and whoever started it talk with each other."""
 
-    def __init__(self, tell: Callable[[dict[str, Any]], None], stop: Stop) -> None:
+    def __init__(
+        self,
+        tell: Callable[[dict[str, Any]], None],
+        stop: Stop,
+        board: Board,
+        slot: Slot,
+    ) -> None:
+        self.board = board
+        self.slot = slot
+        self.on_beat: Callable[[float], None] | None = None
         self.failure: DjasgiError | None = None
         self.is_ready = False
         self._tell = tell
@@ -60,6 +67,10 @@ class Channel:
         if self.failure is None:
             self.failure = as_error(error)
             self._tell(encode_failure(self.failure))
+
+    def retire(self, reason: str) -> None:
+        """Ask for a successor; when it is ready, this worker is told to stop."""
+        self._tell({"type": "retire", "reason": reason})
 
     def stop_with(self, loop: AbstractEventLoop, stop: Callable[[], object]) -> None:
         """From now on a stop calls `stop` in `loop`. Before, it ends the process."""
@@ -99,6 +110,11 @@ class Stop:
         # The project may have installed its own while it was imported.
         self.install()
 
+    @property
+    def serves(self) -> bool:
+        """Whether there is a loop to stop."""
+        return self._loop is not None
+
     def release(self) -> None:
         """The engine has stopped: there is nothing left to ask for."""
         self._over = True
@@ -114,35 +130,42 @@ class Stop:
 
 
 Handler = Callable[[int, FrameType | None], object]
-Serve = Callable[[int, Channel], None]
 
 
 def run_worker(
-    number: int,
+    worker_number: int,
     serve: Serve,
     message_pipe: int,
     parent_pipe: int,
     graceful_timeout: float,
+    *,
+    board: Board,
+    slot: Slot,
 ) -> int:
     """Serve until told to stop; the exit status of this process, which must end now.
 
     Called with every signal blocked, in a process that was just forked. The write end
     of `parent_pipe` is open in the supervisor only: its end is the supervisor's.
     """
-    # What the supervisor's own code registered runs there; logging is ours as well.
-    atexit._clear()  # noqa: SLF001  # there is no public way
-    atexit.register(logging.shutdown)
     stop = Stop(lambda: _leave_at_once(ExitCode.STOPPED))
     stop.handlers = {signal.SIGTERM: stop}
     stop.install()
-    _take_idle_signals()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGUSR1, nothing)
+    faulthandler.register(STACK_SIGNAL, file=message_pipe, all_threads=True)
+    for number in (signal.SIGCHLD, signal.SIGTTIN, signal.SIGTTOU):
+        signal.signal(number, signal.SIG_DFL)
     # Started with the signals blocked, so that they all go to the main thread.
     deadline = graceful_timeout + KILL_GRACE
     _thread(lambda: _outlive(parent_pipe, deadline))
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    channel = Channel(lambda message: _send(message_pipe, message), stop)
-    _serve(serve, number, channel)
+
+    def tell(message: dict[str, Any]) -> None:
+        if not send(message_pipe, message):
+            # The supervisor is gone, or has given up this worker before it knew it.
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    channel = Channel(tell, stop, board, slot)
+    _serve(serve, worker_number, channel)
     stop.release()
     failure = channel.failure
     status = ExitCode.STOPPED if failure is None else failure.exit_code
@@ -159,26 +182,38 @@ def run_in_process(
     graceful_timeout: float,
     on_ready: Callable[[dict[str, Any]], None],
     on_failure: Callable[[DjasgiError], None],
+    drain_delay: float = 0.0,
+    on_stop: Callable[[], None] = lambda: None,
+    on_beat: Callable[[float], None] | None = None,
 ) -> int:
     """Serve in this process, without a supervisor; the exit code of the program.
 
-    SIGTERM, SIGINT and SIGHUP stop; a second SIGINT and SIGQUIT do it at once.
+    SIGTERM, SIGINT and SIGHUP stop, after `drain_delay` seconds; a second SIGINT and
+    SIGQUIT do it at once. `on_stop` is called when a stop was asked for, `on_beat` now
+    and then while the event loop runs, with the monotonic time.
     """
     try:
         wakeup, alarm = os.pipe()
+        board = Board()
     except OSError:
         on_failure(descriptors_exhausted())
         return ExitCode.LISTEN
     stop = Stop(_interrupt)
-    signals = _LocalSignals(stop, listeners, alarm)
+    signals = _LocalSignals(stop, listeners, alarm, board, drain_delay, on_stop)
     stop.handlers = dict.fromkeys(STOP_SIGNALS, signals)
-    deadline = graceful_timeout + KILL_GRACE
+    deadline = drain_delay + graceful_timeout + KILL_GRACE
     _thread(lambda: _stop_late(wakeup, deadline, listeners))
-    channel = Channel(
-        lambda message: on_ready(message["facts"]) if "facts" in message else None, stop
-    )
+
+    def tell(message: dict[str, Any]) -> None:
+        if message["type"] == "ready":
+            on_ready(message["facts"])
+
+    channel = Channel(tell, stop, board, board.take())
+    channel.on_beat = on_beat
     try:
-        _take_idle_signals()
+        signal.signal(signal.SIGUSR1, nothing)
+        if sys.stdout is not None:
+            faulthandler.register(STACK_SIGNAL, file=1, all_threads=True)
         stop.install()
         _serve(serve, 0, channel)
     finally:
@@ -201,22 +236,43 @@ def run_in_process(
 class _LocalSignals:
     """The signals of a process that serves without a supervisor."""
 
-    def __init__(self, stop: Stop, listeners: Listeners, alarm: int) -> None:
+    def __init__(
+        self,
+        stop: Stop,
+        listeners: Listeners,
+        alarm: int,
+        board: Board,
+        drain_delay: float,
+        on_stop: Callable[[], None],
+    ) -> None:
         self.requested = False
         self._interrupts = 0
         self._stop = stop
         self._listeners = listeners
         self._alarm = alarm
+        self._board = board
+        self._drain_delay = drain_delay
+        self._on_stop = on_stop
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self._interrupts += number == signal.SIGINT
         if number == signal.SIGQUIT or self._interrupts > 1:
             self._listeners.close()
             _leave_at_once(ExitCode.STOPPED)
-        if not self.requested:
-            self.requested = True
-            os.write(self._alarm, b"!")
-        self._stop()
+        if self.requested:
+            return
+        self.requested = True
+        os.write(self._alarm, b"!")
+        self._on_stop()
+        if number == signal.SIGINT:
+            self._board.set_linger(0)
+        if self._drain_delay and self._stop.serves:
+            self._board.not_ready()
+            timer = threading.Timer(self._drain_delay, self._stop)
+            timer.daemon = True
+            timer.start()
+        else:
+            self._stop()
 
 
 def _interrupt() -> None:
@@ -231,11 +287,6 @@ def _serve(serve: Serve, number: int, channel: Channel) -> None:
         pass
     except BaseException as error:  # noqa: BLE001  # this is the end of the line
         channel.failed(error)
-
-
-def _take_idle_signals() -> None:
-    for number in IDLE_SIGNALS:
-        signal.signal(number, nothing)
 
 
 def nothing(number: int, frame: FrameType | None) -> None:
@@ -298,66 +349,3 @@ def _finish() -> None:
         atexit._run_exitfuncs()  # noqa: SLF001  # there is no public way
     finally:
         _flush()
-
-
-def _send(pipe: int, message: dict[str, Any]) -> None:
-    data = memoryview(json.dumps(message).encode() + b"\n")
-    with suppress(BrokenPipeError):  # the supervisor is gone
-        while data:
-            data = data[os.write(pipe, data) :]
-
-
-class Inbox:
-    """Messages out of the bytes of a pipe: one JSON object a line, in any pieces."""
-
-    def __init__(self) -> None:
-        self._buffer = b""
-
-    def feed(self, data: bytes) -> list[dict[str, Any]]:
-        """The messages that `data` completes. What is not a message is dropped."""
-        *lines, self._buffer = (self._buffer + data).split(b"\n")
-        self._buffer = self._buffer[:MAX_MESSAGE]
-        messages = []
-        for line in lines:
-            with suppress(ValueError, RecursionError):
-                message = json.loads(line)
-                if isinstance(message, dict):
-                    messages.append(message)
-        return messages
-
-
-def as_error(error: BaseException) -> DjasgiError:
-    """`error` for people: a DjasgiError as it is, anything else with its traceback."""
-    if isinstance(error, DjasgiError):
-        return error
-    if isinstance(error, OSError) and error.errno in (EMFILE, ENFILE):
-        return descriptors_exhausted()
-    summary = traceback.format_exception_only(error)[-1].strip()
-    return DjasgiError(
-        f"Serving failed: {summary[:1000]}",
-        hint="The traceback says where.",
-        details="".join(traceback.format_exception(error)).rstrip(),
-    )
-
-
-def encode_failure(error: DjasgiError) -> dict[str, Any]:
-    """The message for `error`; of a long text the end, where the cause is, is kept."""
-    return {
-        "type": "failed",
-        "exit_code": int(error.exit_code),
-        "message": error.message[-MAX_TEXT:],
-        "hint": error.hint[-MAX_TEXT:],
-        "details": error.details[-MAX_TEXT:],
-    }
-
-
-def decode_failure(message: dict[str, Any]) -> DjasgiError:
-    """The error of a message, of the class that has its exit code."""
-    kinds = {int(k.exit_code): k for k in (UsageError, ProjectError, ListenError)}
-    code = message.get("exit_code")
-    kind = kinds.get(code, DjasgiError) if isinstance(code, int) else DjasgiError
-    return kind(
-        str(message.get("message", "")),
-        hint=str(message.get("hint", "")),
-        details=str(message.get("details", "")),
-    )

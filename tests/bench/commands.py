@@ -39,6 +39,7 @@ class Command:
     application: str = DJANGO
     workers: int = 1
     access_log: bool = False
+    options: tuple[str, ...] = ()
 
     def argv(self, port: int) -> list[str]:
         build = self._native if self.native else self._djasgi
@@ -53,7 +54,7 @@ class Command:
         options = [f"--server={self.server}", f"--port={port}", access_log]
         if self.workers != 1:
             options.append(f"--workers={self.workers}")
-        return ["djasgi", "serve", self.application, *options]
+        return ["djasgi", "serve", self.application, *options, *self.options]
 
     def _native(self, port: int) -> list[str]:
         options = [*SAME[self.server], *ACCESS_LOG[self.server, self.access_log]]
@@ -63,7 +64,7 @@ class Command:
             options.append(f"--port={port}")
         if self.workers != 1:
             options.append(f"--workers={self.workers}")
-        return [self.server, *options, self.application]
+        return [self.server, *options, *self.options, self.application]
 
 
 def environment() -> dict[str, str]:

@@ -38,8 +38,13 @@ class Figure:
     native: list[float] = field(default_factory=list)
 
     @property
-    def ratio(self) -> float:
-        """The median of the ratios of each round: its two sides ran one after another."""
+    def ratio(self) -> float | None:
+        """The median of the ratios of each round: its two sides ran one after another.
+
+        None where there is nothing to divide by.
+        """
+        if not self.native or not all(self.native):
+            return None
         return median(a / b for a, b in zip(self.djasgi, self.native, strict=True))
 
     @property
@@ -48,6 +53,8 @@ class Figure:
             return ""
         of_value = self.target.of == "value"
         figure = median(self.djasgi) if of_value else self.ratio
+        if figure is None:
+            return ""
         return "met" if self.target.met(figure) else "missed"
 
     def as_json(self) -> dict[str, object]:
@@ -100,13 +107,13 @@ def _row(figure: Figure) -> tuple[str, str, str, str, str, str]:
     return (
         figure.title,
         _quantity(median(figure.djasgi), figure.unit),
-        _quantity(median(figure.native), figure.unit),
-        f"{figure.ratio:.2f}",
+        _quantity(median(figure.native), figure.unit) if figure.native else "",
+        "" if figure.ratio is None else f"{figure.ratio:.2f}",
         target,
         figure.verdict,
     )
 
 
 def _quantity(value: float, unit: str) -> str:
-    digits = {"s": 3, "MiB": 1}.get(unit, 0)
+    digits = {"s": 3, "MiB": 1, "times": 2}.get(unit, 0)
     return f"{value:,.{digits}f} {unit}"

@@ -15,12 +15,13 @@ WORKERS = 4
 def measure(servers: list[str], rounds: int) -> Iterator[Figure]:
     for server in servers:
         yield _first_answer(server, rounds)
-    yield _all_workers(rounds)
+    for server in servers:
+        yield _all_workers(server, rounds)
 
 
 def _first_answer(server: str, rounds: int) -> Figure:
     djasgi, native = Command(server, native=False), Command(server, native=True)
-    figure = _figure(f"launch to the first page, {server}", djasgi, native, limit=1.10)
+    figure = _figure(f"launch to the first page, {server}", djasgi, native, limit=1.05)
 
     def seconds(command: Command) -> float:
         progress(figure.title)
@@ -31,10 +32,10 @@ def _first_answer(server: str, rounds: int) -> Figure:
     return interleave(figure, rounds, lambda: seconds(djasgi), lambda: seconds(native))
 
 
-def _all_workers(rounds: int) -> Figure:
-    djasgi = Command("uvicorn", native=False, workers=WORKERS)
+def _all_workers(server: str, rounds: int) -> Figure:
+    djasgi = Command(server, native=False, workers=WORKERS)
     native = Command("uvicorn", native=True, workers=WORKERS)
-    title = f"launch until {WORKERS} workers have answered, uvicorn"
+    title = f"launch until {WORKERS} workers have answered, {server} beside uvicorn's"
     figure = _figure(title, djasgi, native, limit=0.45)
 
     def seconds(command: Command) -> float:

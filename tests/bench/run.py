@@ -16,12 +16,12 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 
-from tests.bench import launch, load, memory, startup, throughput
+from tests.bench import launch, lifecycle, load, memory, startup, throughput
 from tests.bench.commands import SERVERS
 from tests.bench.figures import Figure, table
 from tests.bench.process import BenchError, progress
 
-PARTS = ("startup", "launch", "throughput", "memory")
+PARTS = ("startup", "launch", "throughput", "memory", "lifecycle")
 
 
 def main() -> int:
@@ -56,6 +56,8 @@ def measure(
         yield from launch.measure(servers, rounds or launch.ROUNDS)
     elif part == "throughput":
         yield from throughput.measure(servers, rounds or throughput.ROUNDS, seconds)
+    elif part == "lifecycle":
+        yield from lifecycle.measure(servers, rounds or lifecycle.ROUNDS, seconds)
     else:
         yield from memory.measure(servers, rounds or memory.ROUNDS, seconds)
 

@@ -10,73 +10,33 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from http.client import HTTPConnection, HTTPResponse, IncompleteRead
+from http.client import HTTPConnection, IncompleteRead
 from pathlib import Path
-from typing import Any
 
 import pytest
-import trustme
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection, connect as ws_connect
+from websockets.sync.client import ClientConnection
 
 from djasgi.options import SERVERS
 from tests.support.engine import Engine
+from tests.support.wire import (
+    HEAD,
+    PATIENCE,
+    answer,
+    client,
+    get,
+    listener,
+    make_certificates,
+    raw_websocket,
+    seconds_until_closed,
+    tls_context,
+    tls_options,
+    upgrade,
+    websocket,
+)
 
 ALIVE = 0.6
 """Seconds: the shared engine's limit for a head; an idle client has twice as long."""
-
-PATIENCE = 20.0
-
-HEAD = b"GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n"
-
-UPGRADE = (
-    b"GET %s HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
-    b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
-
-
-def listener(family: str = "tcp4", path: Path | None = None) -> socket.socket:
-    match family:
-        case "tcp4":
-            return socket.create_server(("127.0.0.1", 0))
-        case "tcp6":
-            return socket.create_server(("::1", 0), family=socket.AF_INET6)
-    sock = socket.socket(socket.AF_UNIX)
-    sock.bind(str(path))
-    sock.listen()
-    return sock
-
-
-def client(of: socket.socket) -> socket.socket:
-    """A connection to a listening socket."""
-    sock = socket.socket(of.family)
-    sock.settimeout(PATIENCE)
-    sock.connect(of.getsockname())
-    return sock
-
-
-def answer(sock: socket.socket) -> tuple[int, dict[str, str], bytes]:
-    """Read one response: status, header fields, body."""
-    response = HTTPResponse(sock)
-    response.begin()
-    fields = {name.lower(): value for name, value in response.getheaders()}
-    return response.status, fields, response.read()
-
-
-def get(of: socket.socket, path: str = "/") -> tuple[int, dict[str, str], bytes]:
-    with client(of) as sock:
-        sock.sendall(HEAD % path.encode())
-        return answer(sock)
-
-
-def seconds_until_closed(sock: socket.socket) -> float:
-    """How long the peer leaves the connection open; it may refuse, but not answer."""
-    start = time.monotonic()
-    with suppress(ConnectionResetError):
-        while received := sock.recv(1000):
-            assert b" 200 " not in received
-    return time.monotonic() - start
 
 
 def trickle_until_closed(sock: socket.socket, pieces: Iterator[bytes]) -> float:
@@ -94,11 +54,6 @@ def trickle_until_closed(sock: socket.socket, pieces: Iterator[bytes]) -> float:
     except (ConnectionResetError, BrokenPipeError):
         pass
     return time.monotonic() - start
-
-
-def websocket(of: socket.socket, path: str = "/", **keywords: Any) -> ClientConnection:
-    keywords = {"max_size": None, "compression": None} | keywords
-    return ws_connect(f"ws://localhost{path}", sock=client(of), **keywords)
 
 
 @pytest.fixture(params=SERVERS)
@@ -351,7 +306,31 @@ def test_exception_is_answered_with_500_and_logged_once(
 def test_application_that_returns_without_an_answer_is_a_500(
     shared: tuple[Engine, socket.socket],
 ) -> None:
-    assert get(shared[1], "/silent")[0] == 500
+    assert get(shared[1], "/nothing")[0] == 500
+
+
+def test_connection_closes_when_the_application_says_so(
+    shared: tuple[Engine, socket.socket],
+) -> None:
+    with client(shared[1]) as sock:
+        sock.sendall(HEAD % b"/close")
+        assert answer(sock)[1]["connection"] == "close"
+        assert seconds_until_closed(sock) < ALIVE
+
+
+def test_response_that_is_cut_short_does_not_look_whole(
+    shared: tuple[Engine, socket.socket],
+) -> None:
+    """Not to a client of HTTP/1.0 either, to whom the end of the connection is the end."""
+    with client(shared[1]) as sock:
+        sock.sendall(b"GET /raise-late HTTP/1.0\r\n\r\n")
+        received = b""
+        with suppress(ConnectionResetError):
+            while chunk := sock.recv(1000):
+                received += chunk
+            # No reset: then it is in chunks, of which the last is missing.
+            assert b"chunked" in received
+            assert not received.endswith(b"0\r\n\r\n")
 
 
 # HTTP/2 in clear text
@@ -416,22 +395,6 @@ def test_limit_is_for_received_messages(shared: tuple[Engine, socket.socket]) ->
         assert ws.recv() == "x" * 300_000
 
 
-def upgrade(sock: socket.socket) -> None:
-    """Make the connection a websocket, by hand."""
-    sock.sendall(UPGRADE % b"/")
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
-        head += sock.recv(1)
-    assert head.startswith(b"HTTP/1.1 101")
-
-
-def raw_websocket(of: socket.socket) -> socket.socket:
-    """A websocket of a client that never answers."""
-    sock = client(of)
-    upgrade(sock)
-    return sock
-
-
 def test_pings(server: str, sock: socket.socket) -> None:
     with (
         Engine(server, sock, ws_ping_interval=0.3, ws_ping_timeout=0.3) as engine,
@@ -448,175 +411,14 @@ def test_pings(server: str, sock: socket.socket) -> None:
         assert alive.recv() == "alive"
 
 
-# Stopping
-
-
-def test_requests_in_flight_finish(server: str, sock: socket.socket) -> None:
-    with (
-        Engine(server, sock) as engine,
-        client(sock) as held,
-        client(sock) as streaming,
-    ):
-        held.sendall(HEAD % b"/hold")
-        engine.wait_for("^http /hold$")
-        streaming.sendall(HEAD % b"/stream")
-        received = b""
-        while b"first," not in received:
-            received += streaming.recv(1000)
-        with client(sock) as idle:
-            engine.ask_to_stop()
-            # A connection without a request: closed, so the engine is stopping.
-            assert seconds_until_closed(idle) < PATIENCE / 2
-        engine.release()
-
-        status, fields, body = answer(held)
-        assert (status, body) == (200, b"held")
-        if server != "uvicorn":  # which says so in later versions only
-            assert fields["connection"] == "close"
-        seconds_until_closed(held)
-        while chunk := streaming.recv(1000):
-            received += chunk
-        assert received.endswith(b"last\r\n0\r\n\r\n")
-        output = engine.ended()
-        assert "cancelled" not in output
-        assert "log " not in output
-
-
-def test_idle_keep_alive_connection_is_closed_at_once(
-    server: str, sock: socket.socket
-) -> None:
-    with Engine(server, sock) as engine, client(sock) as idle:
-        idle.sendall(HEAD % b"/")
-        answer(idle)
-        engine.ask_to_stop()
-        assert seconds_until_closed(idle) < PATIENCE / 2
-        assert "log " not in engine.ended()
-
-
-def test_half_a_head_does_not_hold_up_the_stop(
-    server: str, sock: socket.socket
-) -> None:
-    with Engine(server, sock, header_timeout=0) as engine, client(sock) as half:
-        half.sendall(b"GET / HTTP/1.1\r\nHost:")
-        get(sock)
-        engine.stop()
-
-
-def test_websockets_are_closed_with_1012(server: str, sock: socket.socket) -> None:
-    with (
-        Engine(server, sock, ws_ping_interval=0) as engine,
-        websocket(sock) as ws,
-        raw_websocket(sock) as mute,
-    ):
-        ws.send("open")
-        assert ws.recv() == "open"
-        start = time.monotonic()
-        engine.ask_to_stop()
-
-        with pytest.raises(ConnectionClosed):
-            ws.recv(timeout=PATIENCE)
-        assert ws.protocol.close_code == 1012
-        assert mute.recv(4) == b"\x88\x02" + (1012).to_bytes(2, "big")
-        output = engine.ended()
-        assert output.count("disconnect 1012") == 2
-        assert "cancelled" not in output
-        # Nor does the one hold it up that never answers.
-        assert time.monotonic() - start < 10
-
-
-def test_websocket_not_yet_accepted_is_refused(
-    server: str, sock: socket.socket
-) -> None:
-    with Engine(server, sock) as engine:
-        with client(sock) as undecided:
-            undecided.sendall(UPGRADE % b"/undecided")
-            engine.wait_for("^websocket /undecided$")
-            engine.ask_to_stop()
-            assert undecided.recv(1000).startswith(b"HTTP/1.1 500")
-        engine.wait_for("^disconnect 10")
-        engine.ended()
-
-
-def test_graceful_timeout_cuts_what_never_ends(
-    server: str, sock: socket.socket
-) -> None:
-    with (
-        Engine(server, sock, graceful_timeout=0.5) as engine,
-        client(sock) as never,
-        client(sock) as streaming,
-    ):
-        never.sendall(HEAD % b"/never")
-        engine.wait_for("^http /never$")
-        streaming.sendall(HEAD % b"/stream")
-        engine.wait_for("^http /stream$")
-        start = time.monotonic()
-        output = engine.stop()
-
-        assert 0.4 < time.monotonic() - start < 10
-        assert answer(never)[0] == 500
-        assert "cancelled /never" in output
-        assert "cancelled /stream" in output
-        [line] = [line for line in output.split("\n") if line.startswith("log ")]
-        assert line == (
-            "log djasgi WARNING cancelled 2 requests still running "
-            "after the graceful timeout of 0.5 s"
-        )
-
-
-def test_graceful_timeout_holds_for_a_client_that_does_not_read(
-    server: str, sock: socket.socket
-) -> None:
-    with Engine(server, sock, graceful_timeout=0.5) as engine, client(sock) as deaf:
-        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        for _ in range(50):
-            deaf.sendall(HEAD % b"/scope")
-        engine.wait_for("^http /scope$")
-        start = time.monotonic()
-        engine.stop()
-        assert time.monotonic() - start < 10
-
-
 # TLS
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CA, a certificate of it for the server, one for a client, an encrypted key."""
-    from cryptography.hazmat.primitives.serialization import (
-        BestAvailableEncryption,
-        Encoding,
-        PrivateFormat,
-        load_pem_private_key,
-    )
-
     folder = tmp_path_factory.mktemp("tls")
-    ca = trustme.CA()
-    ca.cert_pem.write_to_path(folder / "ca.pem")
-    for name in ("localhost", "client"):
-        leaf = ca.issue_cert(name)
-        leaf.private_key_pem.write_to_path(folder / f"{name}.key")
-        leaf.cert_chain_pems[0].write_to_path(folder / f"{name}.pem")
-    key = load_pem_private_key((folder / "localhost.key").read_bytes(), None)
-    (folder / "encrypted.key").write_bytes(
-        key.private_bytes(
-            Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
-        )
-    )
-    (folder / "password").write_text("secret\n")
+    make_certificates(folder)
     return folder
-
-
-def tls_options(files: Path, **more: Any) -> dict[str, Any]:
-    return {
-        "ssl_certfile": str(files / "localhost.pem"),
-        "ssl_keyfile": str(files / "localhost.key"),
-    } | more
-
-
-def tls_context(files: Path, *alpn: str) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=files / "ca.pem")
-    context.set_alpn_protocols([*alpn, "http/1.1"])
-    return context
 
 
 def tls_get(of: socket.socket, context: ssl.SSLContext) -> bytes:
@@ -705,23 +507,6 @@ def resume(of: socket.socket, context: ssl.SSLContext) -> None:
             sock.sendall(HEAD % b"/scope")
             assert answer(sock)[0] == 200
             session = sock.session
-
-
-def test_tls_clients_that_say_nothing_do_not_hold_up_the_stop(
-    server: str, sock: socket.socket, files: Path
-) -> None:
-    """Neither one that never answers the end of TLS, nor one in its handshake."""
-    with (
-        Engine(server, sock, **tls_options(files)) as engine,
-        client(sock) as plain,
-        client(sock),
-        tls_context(files).wrap_socket(plain, server_hostname="localhost") as idle,
-    ):
-        idle.sendall(HEAD % b"/")
-        answer(idle)
-        start = time.monotonic()
-        engine.stop()
-        assert time.monotonic() - start < 10
 
 
 def test_tls_handshake_is_part_of_the_head(

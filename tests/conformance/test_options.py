@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 import socket
@@ -12,7 +11,9 @@ import struct
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
+from http.client import IncompleteRead
 from pathlib import Path
+from signal import SIGTERM
 from time import monotonic
 from typing import Any
 
@@ -22,6 +23,7 @@ from websockets.exceptions import ConnectionClosed
 
 from djasgi.options import OPTIONS, SERVERS
 from tests.support.command import djasgi
+from tests.support.probes import all_probes, probes
 from tests.support.process import TIMEOUT, until
 from tests.support.server import (
     Gate,
@@ -49,28 +51,13 @@ NATIVE = {
     "daphne": "http_timeout=1",
 }
 
-Test = Callable[..., None]
-PROBES: dict[str, list[Test]] = {}
-
-
-def probes(*options: str) -> Callable[[Test], Test]:
-    """The options that a test is a probe of."""
-
-    def register(test: Test) -> Test:
-        for name in options:
-            assert name in OPTIONS, name
-            PROBES.setdefault(name, []).append(test)
-        return test
-
-    return register
-
 
 def test_every_option_is_probed_on_every_server() -> None:
     """The fixtures of a probe are parametrised with the servers, all of them."""
-    assert sorted(PROBES) == sorted(OPTIONS)
-    for tests in PROBES.values():
-        for test in tests:
-            assert inspect.signature(test).parameters.keys() & BY_SERVER, test
+    found = all_probes()
+    assert {probe.option for probe in found} == set(OPTIONS)
+    for probe in found:
+        assert probe.fixtures & BY_SERVER, probe
 
 
 BY_SERVER = {"server", "plain", "full", "quiet", "platform", "secure"}
@@ -878,3 +865,53 @@ def test_what_does_not_end_is_cut_at_the_graceful_timeout(
         assert SHORT * 0.9 < monotonic() - start < WELL_BELOW_THE_DEFAULT
         with suppress(ConnectionResetError):
             assert b" 200 " not in sock.recv(1000)
+
+
+@probes("linger")
+def test_idle_connection_lingers_and_may_be_used_once_more(
+    server: str, project: Path
+) -> None:
+    with (
+        Server(
+            project,
+            *("--server", server, "--linger", str(SHORT)),
+        ) as process,
+        process.connect() as used,
+        process.connect() as unused,
+    ):
+        start = monotonic()
+        process.ready().signal(SIGTERM)
+        while True:
+            send(used, "/")
+            answered, _ = answer(used)
+            assert answered.status == 200
+            if answered.getheader("connection") == "close":
+                break
+        assert unused.recv(1) == b""
+        assert SHORT * 0.9 < monotonic() - start < WELL_BELOW_THE_DEFAULT
+        assert process.wait() == 0
+
+
+@probes("stream_grace")
+def test_stream_is_told_to_end_after_the_stream_grace(
+    server: str, project: Path
+) -> None:
+    """Django then cancels the view: the response stays unfinished, and is not logged."""
+    with (
+        Gate() as gate,
+        Server(
+            project,
+            *("--server", server, "--stream-grace", str(SHORT)),
+            env=gate.variables,
+        ) as process,
+        process.connect() as sock,
+    ):
+        send(sock, "/stream/")
+        gate.arrived()
+        start = monotonic()
+        assert process.stop() == 0
+        assert SHORT * 0.9 < monotonic() - start < WELL_BELOW_THE_DEFAULT / 2
+        with pytest.raises(IncompleteRead):
+            answer(sock)
+        assert "Traceback" not in process.log
+        assert "cancelled" not in process.log

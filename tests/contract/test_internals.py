@@ -14,6 +14,7 @@ from djasgi.options import SERVERS
 ROOT = Path(__file__).parent.parent.parent
 
 HTTPTOOLS = "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol"
+CYCLE = "uvicorn.protocols.http.httptools_impl:RequestResponseCycle"
 SANSIO = "uvicorn.protocols.websockets.websockets_sansio_impl:WebSocketsSansIOProtocol"
 TCP = "hypercorn.asyncio.tcp_server:TCPServer"
 WS = "hypercorn.protocol.ws_stream:WSStream"
@@ -29,15 +30,28 @@ PINS: dict[str, list[tuple[str, str, str]]] = {
             "cycle connections tasks timeout_keep_alive loop",
         ),
         (f"{HTTPTOOLS}.connection_made", "self transport", "connections add"),
+        (f"{HTTPTOOLS}.on_headers_complete", "self", "cycle transport"),
+        (f"{CYCLE}.__init__", "", "transport response_complete"),
+        (f"{CYCLE}.send", "self message", "transport write keep_alive close"),
         (
             f"{HTTPTOOLS}._unset_keepalive_if_required",
             "self",
             "timeout_keep_alive_task cancel",
         ),
         (f"{HTTPTOOLS}.data_received", "self data", "_unset_keepalive_if_required"),
-        (f"{HTTPTOOLS}.on_response_complete", "self", "timeout_keep_alive_task"),
-        (f"{HTTPTOOLS}.shutdown", "self", "cycle response_complete keep_alive close"),
+        (
+            f"{HTTPTOOLS}.on_response_complete",
+            "self",
+            "timeout_keep_alive_task is_closing",
+        ),
+        (
+            f"{SANSIO}.__init__",
+            "",
+            "transport queue handshake_complete close_sent initial_response conn",
+        ),
         (f"{SANSIO}.shutdown", "self", "handshake_complete send_close close"),
+        (f"{SANSIO}.send_500_response", "self", "reject send_response data_to_send"),
+        (f"{SANSIO}.run_asgi", "self", "handshake_complete"),
         (
             "uvicorn.server:ServerState.__init__",
             "self",
@@ -69,7 +83,11 @@ PINS: dict[str, list[tuple[str, str, str]]] = {
         (f"{WS}._send_wsproto_event", "self event", ""),
         (f"{WS}._send_error_response", "self status_code", ""),
         (f"{WS}._handle_events", "self", "buffer extend FrameTooLargeError"),
-        ("hypercorn.protocol.h11:H11Protocol._maybe_recycle", "self", "terminated"),
+        (
+            "hypercorn.protocol.h11:H11Protocol._maybe_recycle",
+            "self",
+            "connection our_state start_next_cycle Closed",
+        ),
         (
             "hypercorn.protocol.h11:H11Protocol._handle_events",
             "self",
@@ -96,6 +114,7 @@ PINS: dict[str, list[tuple[str, str, str]]] = {
         ("daphne.http_protocol:WebRequest.basic_error", "", "error_template"),
         ("daphne.ws_protocol:WebSocketProtocol.onClose", "", "muted application_queue"),
         ("daphne.ws_protocol:WebSocketProtocol.serverAccept", "", "handshake_deferred"),
+        ("daphne.ws_protocol:WebSocketProtocol.handle_reply", "self message", ""),
         ("daphne.ws_protocol:WebSocketProtocol.serverSend", "", "sendMessage"),
         (f"{CHANNEL}.connectionMade", "self", "setTimeout timeOut"),
         (f"{CHANNEL}.dataReceived", "self data", "resetTimeout LineReceiver"),
@@ -103,6 +122,10 @@ PINS: dict[str, list[tuple[str, str, str]]] = {
         (f"{CHANNEL}.allContentReceived", "self", "timeOut _savedTimeOut"),
         (f"{CHANNEL}.requestDone", "self request", "persistent _savedTimeOut"),
         (f"{CHANNEL}.timeoutConnection", "self", "abortTimeout loseConnection"),
+        (f"{CHANNEL}.loseConnection", "self", "_networkProducer unregisterProducer"),
+        (f"{CHANNEL}.connectionLost", "self reason", "_abortingCall cancel"),
+        ("twisted.internet.tcp:Connection.loseWriteConnection", "self", ""),
+        ("twisted.internet.tcp:Connection.abortConnection", "self", ""),
         (
             "twisted.internet.unix:Port._fromListeningDescriptor",
             "reactor fd factory",

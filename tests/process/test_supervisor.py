@@ -8,133 +8,30 @@ import signal
 import socket
 import subprocess
 import sys
-import textwrap
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.process import Process, until
-
-ROOT = Path(__file__).parents[2]
-
-PROLOGUE = """
-from __future__ import annotations
-import asyncio, atexit, logging, os, signal, sys, threading, time
-from djasgi.errors import ListenError, ProjectError, UsageError
-from djasgi.kinds import Bind
-from djasgi.supervisor.master import supervise
-from djasgi.supervisor.sockets import open_listeners
-from djasgi.supervisor.worker import run_in_process
-
-logging.basicConfig(level="INFO", stream=sys.stdout, format="%(message)s")
-
-def say(text):
-    os.write(1, f"{text}\\n".encode())  # in one piece, whoever else writes
-
-def answering(number, channel, before_ready=lambda: None, after_stop=lambda: None):
-    async def answer(reader, writer):
-        request = await reader.readline()
-        if request == b"crash\\n":
-            os._exit(7)
-        if request == b"slow\\n":
-            say("slow request")
-            await asyncio.sleep(0.3)
-        if request == b"block\\n":
-            say("blocking")
-            time.sleep(3600)
-        writer.write(b"worker %d\\n" % number)
-        await writer.drain()
-        writer.close()
-
-    async def main():
-        stop = asyncio.Event()
-        channel.stop_with(asyncio.get_running_loop(), stop.set)
-        before_ready()
-        servers = [await asyncio.start_server(answer, sock=s) for s in listeners.sockets]
-        say(f"worker {number} is {os.getpid()}")
-        channel.ready(loop="of " + __name__)
-        await stop.wait()
-        for server in servers:
-            server.close()
-        while len(asyncio.all_tasks()) > 1:
-            await asyncio.sleep(0.01)
-        after_stop()
-        say(f"worker {number} drained")
-
-    asyncio.run(main())
-
-serve = answering
-binds = [Bind("tcp", host="127.0.0.1", port=0)]
-options = dict(workers=2, graceful_timeout=30)
-
-def on_ready(facts):
-    say(f"ready {listeners.addresses[0]} {facts}")
-
-def on_failure(error):
-    say(f"failure: {error.message} | {error.hint} | {error.details[-300:]!r}")
-"""
-
-SUPERVISED = """
-with open_listeners(binds, uds_mode=0o660, backlog=16) as listeners:
-    port = listeners.sockets[0].getsockname()[1] if binds[0].family == "tcp" else 0
-    say(f"bound {port} by {os.getpid()}")
-    code = supervise(
-        serve, listeners, on_ready=on_ready, on_failure=on_failure, **options
-    )
-sys.exit(code)
-"""
-
-IN_PROCESS = """
-with open_listeners(binds, uds_mode=0o660, backlog=16) as listeners:
-    say(f"bound {listeners.sockets[0].getsockname()[1]} by {os.getpid()}")
-    code = run_in_process(
-        serve, listeners, on_ready=on_ready, on_failure=on_failure, graceful_timeout=30
-    )
-sys.exit(code)
-"""
-
-Run = Callable[..., Process]
+from tests.support.stub import (
+    IN_PROCESS,
+    PROLOGUE,
+    ROOT,
+    SUPERVISED,
+    Run,
+    ask,
+    connect,
+    port_of,
+    starting,
+    worker_pid,
+)
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
-    """Starts the stub with `body` between its functions and its main part."""
-    with ExitStack() as stack:
-
-        def start(
-            body: str = "",
-            main: str = SUPERVISED,
-            prefix: Sequence[str] = (),
-            **kwargs: object,
-        ) -> Process:
-            script = tmp_path / "stub.py"
-            script.write_text(PROLOGUE + textwrap.dedent(body) + main)
-            env = {"PYTHONPATH": str(ROOT)}
-            command = [*prefix, sys.executable, str(script)]
-            process = Process(command, env=env, **kwargs)  # type: ignore[arg-type]  # any of its arguments
-            return stack.enter_context(process)
-
+    with starting(tmp_path) as start:
         yield start
-
-
-def port_of(process: Process) -> int:
-    return int(process.wait_for(r"bound (\d+)")[1])
-
-
-def worker_pid(process: Process, number: int, *, count: int = 1) -> int:
-    return int(process.wait_for(rf"worker {number} is (\d+)", count=count)[1])
-
-
-def connect(process: Process) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port_of(process)), timeout=30)
-
-
-def ask(process: Process, request: bytes = b"hello\n") -> bytes:
-    with connect(process) as client:
-        client.sendall(request)
-        return client.recv(100)
 
 
 def test_all_workers_are_ready_before_the_announcement_and_drained_before_the_end(
@@ -191,9 +88,7 @@ def test_a_request_in_flight_is_answered_during_the_stop(run: Run) -> None:
     assert process.wait() == 0
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT]
-)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_every_stop_signal_ends_with_exit_code_0(
     run: Run, number: signal.Signals
 ) -> None:
@@ -272,7 +167,9 @@ def test_a_worker_that_keeps_crashing_is_restarted_later_and_later(run: Run) -> 
 
     process.wait_for("ended with exit code 7; the next one starts now")
     process.wait_for(r"ended with exit code 7; the next one starts in 0\.5 s")
-    process.wait_for("ended with exit code 7; the next one starts in 1 s")
+    process.wait_for(
+        "ended with exit code 7, 3 times in a row; the next one starts in 1 s"
+    )
     assert process.stop() == 0
 
 
@@ -403,12 +300,9 @@ def test_a_port_that_another_program_took_meanwhile_ends_the_program(run: Run) -
 def test_there_is_a_hard_limit_of_live_workers(run: Run) -> None:
     process = run(
         """
-        from djasgi.supervisor.master import Supervisor
-        spawn = Supervisor._spawn
-        def limited(self, number):
-            self._most_children = 1
-            return spawn(self, number)
-        Supervisor._spawn = limited
+        from djasgi.supervisor.state import Machine
+        Machine.most_workers = 1
+        Machine._is_full = lambda self: False
         """
     )
 
@@ -477,19 +371,34 @@ def test_a_blocked_worker_outlives_a_killed_supervisor_only_until_its_deadline(
         until(lambda: not process.session(), "no process of the session is left")
 
 
-def test_signals_without_a_meaning_say_so_and_change_nothing(run: Run) -> None:
+def test_a_signal_without_a_meaning_says_so_and_changes_nothing(run: Run) -> None:
     process = run()
     process.wait_for("^ready")
     worker = worker_pid(process, 1)
 
     process.signal_group(signal.SIGUSR1)
     process.wait_for("^SIGUSR1 does nothing")
-    process.signal_group(signal.SIGUSR2)
-    process.wait_for("^SIGUSR2 does nothing")
 
     assert worker in process.session()
     assert process.stop() == 0
     assert not process.matches("the next one starts")
+
+
+def test_sigusr2_writes_the_stacks_of_all_threads_of_all_workers(run: Run) -> None:
+    process = run()
+    process.wait_for("^ready")
+    with connect(process) as client:
+        client.sendall(b"block\n")
+        process.wait_for("blocking")
+
+        process.signal(signal.SIGUSR2)
+
+        for number in (1, 2):
+            process.wait_for(rf"^the stacks of worker {number} \(pid \d+\)")
+        process.wait_for(r'File ".*stub.py", line \d+ in answer$')
+        process.wait_for("^Current thread 0x", count=2)
+        process.signal(signal.SIGQUIT)
+        assert process.wait() == 0
 
 
 def test_a_storm_of_signals_ends_once_and_with_exit_code_0(run: Run) -> None:

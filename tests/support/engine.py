@@ -24,6 +24,10 @@ from typing import Any, Self
 ROOT = Path(__file__).parent.parent.parent
 
 
+EVENT_STREAM = b"text/event-stream; charset=utf-8"
+LARGE = 8_000_000
+
+
 def say(text: str) -> None:
     print(text, flush=True)
 
@@ -71,6 +75,28 @@ class Application:
                 await body(b"first,", more=True)
                 await self.signal.wait()
                 await body(b"last", more=False)
+            case "/chunks" | "/sized" | "/events" | "/silent" | "/late":
+                if scope["path"] == "/late":
+                    await self.signal.wait()
+                kind = b"text/plain" if scope["path"] == "/chunks" else EVENT_STREAM
+                length = [(b"content-length", b"100")] * (scope["path"] == "/sized")
+                await start((b"content-type", kind), *length)
+                if scope["path"] != "/silent":
+                    await body(b"data: first\n\n", more=True)
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                say(f"disconnect {scope['path']}")
+            case "/pour":
+                await start()
+                for _ in range(2000):
+                    await body(bytes(65_536), more=True)
+                    await asyncio.sleep(0.001)
+            case "/large":
+                await start((b"content-length", b"%d" % LARGE))
+                await body(bytes(LARGE))
+            case "/keep-alive" | "/close":
+                await start((b"Connection", scope["path"][1:].encode()))
+                await body(b"said")
             case "/never":
                 await asyncio.Event().wait()
             case "/raise":
@@ -79,7 +105,7 @@ class Application:
                 await start()
                 await body(b"first", more=True)
                 raise RuntimeError("raised late on purpose")
-            case "/silent":
+            case "/nothing":
                 return
             case "/body":
                 size = 0
@@ -111,6 +137,7 @@ class Application:
 
 
 async def main(server: Any, values: dict[str, Any], fds: list[int]) -> None:
+    from djasgi.layers.requests import Requests
     from djasgi.options import Options
     from djasgi.tls import load_tls
 
@@ -125,14 +152,23 @@ async def main(server: Any, values: dict[str, Any], fds: list[int]) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGUSR1, application.go_on)
+    requests = Requests(application)
+
+    def linger() -> float:
+        say("draining")
+        return options.linger
+
     await server.serve(
-        application,
+        requests,
         options,
         [socket.socket(fileno=fd) for fd in fds],
         load_tls(options),
         ready=lambda: say("ready"),
         stop=stop,
+        linger=linger,
+        requests=requests,
     )
+    say(f"served {requests.total}, {requests.active} active")
     # On the same loop: it must not have been stopped.
     await asyncio.sleep(0)
     left = asyncio.all_tasks() - {asyncio.current_task()}

@@ -6,15 +6,17 @@ import json
 import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPResponse
 from pathlib import Path
+from signal import SIGHUP
 from typing import Any, Self
 
 from websockets.sync.client import ClientConnection, connect
 
+from djasgi.supervisor.control import ask, directories
 from tests.support.command import DJASGI, PROJECTS, environment
-from tests.support.process import TIMEOUT, Process
+from tests.support.process import TIMEOUT, Process, until
 
 URL = r"https?://(?:\[[^\]]*\]|[^\s:/]+):(\d+)"
 FREE_PORT = ("--port", "0")
@@ -130,10 +132,11 @@ class Server(Process):
         columns: int | None = None,
     ) -> None:
         self.cwd = cwd
+        self.environ = environment(**(env or {}))
         super().__init__(
             [*prefix, *DJASGI, "serve", *arguments, *address],
             cwd=cwd,
-            environ=environment(**(env or {})),
+            environ=self.environ,
             pass_fds=pass_fds,
             columns=columns,
         )
@@ -166,6 +169,31 @@ class Server(Process):
         settings = {"compression": None, "proxy": None, "max_size": None} | keywords
         return connect(f"ws://localhost{path}", sock=self.connect(), **settings)
 
+    @property
+    def control(self) -> Path:
+        """The control socket of its supervisor, which it has above 0 workers."""
+        return directories(self.environ)[0] / f"{self.pid}.sock"
+
+    def status(self) -> dict[str, Any]:
+        """What the supervisor says of itself, also while it executes itself anew."""
+        path = self.control
+        answers: list[dict[str, Any]] = []
+
+        def answered() -> bool:
+            with suppress(TimeoutError):
+                answers.extend(filter(None, [ask(path, "status")]))
+            return bool(answers)
+
+        until(answered, f"an answer at {path}\n{self.log}")
+        return answers[0]
+
+    def reload(self, *, count: int = 1) -> None:
+        """Have it reload, and wait until the reload number `count` has succeeded."""
+        self.signal(SIGHUP)
+        self.wait_for(r"reloaded in \d", count=count)
+
     def workers(self) -> list[int]:
-        """The processes besides the supervisor."""
-        return [pid for pid in self.session() if pid != self.pid]
+        """The processes that serve, besides one that serves without a supervisor."""
+        if not self.control.exists():
+            return []
+        return sorted(worker["pid"] for worker in self.status()["workers"])

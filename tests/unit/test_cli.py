@@ -148,7 +148,7 @@ def test_an_argument_without_help_is_in_the_usage_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("djasgi s", ["plain,serve", "plain,servers"]),
+        ("djasgi s", ["plain,serve", "plain,servers", "plain,status", "plain,stop"]),
         ("djasgi serve --key", []),
         ("djasgi serve --keep", ["plain,--keep-alive"]),
         ("djasgi serve --server h", ["plain,hypercorn"]),

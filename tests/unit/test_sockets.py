@@ -711,7 +711,7 @@ def test_a_failure_to_listen_on_a_unix_socket_names_the_path(
     listeners = opened(unix(directory / "s"))
     bound = listeners._bound[0]
     broken = Broken(fileno=os.dup(bound.socket.fileno()))
-    listeners._bound.append(sockets.Bound(broken, bound.bind))
+    listeners._bound.append(sockets.Bound(broken, bound.asked, bound.bind))
 
     with pytest.raises(ListenError, match=re.escape(f"unix:{directory}/s cannot be")):
         listeners.listen()

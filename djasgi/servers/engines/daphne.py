@@ -11,7 +11,7 @@ import logging
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from email.utils import formatdate
 from functools import lru_cache, partial
 from types import SimpleNamespace
@@ -26,8 +26,8 @@ from twisted.protocols.basic import LineReceiver
 from twisted.web.http import HTTPChannel
 
 from djasgi.options import Options
-from djasgi.servers.base import Application, Receive, Scope, Send
-from djasgi.servers.engines.draining import CLOSING, drain
+from djasgi.servers.base import Application, Receive, Requests, Scope, Send
+from djasgi.servers.engines.draining import CLOSING, drain, settle, unacknowledged
 from djasgi.servers.engines.reactor import adopt, halt, secured
 from djasgi.tls import Tls
 
@@ -65,6 +65,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # Twisted is not typed here
 
     def connectionMade(self) -> None:  # noqa: N802  # Twisted's name
         super().connectionMade()
+        self._abortingCall: Any = None
         self.heads = 0
         self.waiting = True
         self._begun = True
@@ -92,9 +93,52 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # Twisted is not typed here
     def requestDone(self, request: Any) -> None:  # noqa: N802  # Twisted's name
         self.waiting = True
         self._begun = False
-        if self.factory.server.draining or not self.factory.timeOut:
+        if not self.factory.timeOut:
             self.persistent = False
         super().requestDone(request)
+
+    def loseConnection(self) -> None:  # noqa: N802  # Twisted's name
+        """Close; in a drain, after a response, as RFC 9112 has it in section 9.6.
+
+        To close at once resets the connection if there is something to read, and the
+        client may lose the end of the response. TLS waits for the client by itself.
+        """
+        if self.factory.server.draining and not self.isSecure():
+            self._networkProducer.unregisterProducer()
+            self.dataReceived = _forget  # type: ignore[method-assign]
+            self.transport.resumeProducing()
+            self.transport.loseWriteConnection()
+        else:
+            super().loseConnection()
+        if self.factory.server.draining:
+            self._abort_later()
+
+    def close_idle(self) -> None:
+        """Close without waiting for the client, unless TLS asks its consent."""
+        super().loseConnection()
+        self._abort_later()
+
+    def _abort_later(self) -> None:
+        """Drop the connection if its client does not close it, and has got all."""
+
+        def look() -> None:
+            self._abortingCall = None
+            plain = self.plain_transport()
+            if plain in reactor.getWriters() or unacknowledged(plain):
+                self._abort_later()
+            else:
+                self.transport.abortConnection()
+
+        if self._abortingCall is None:
+            self._abortingCall = self.callLater(CLOSING, look)
+
+    def plain_transport(self) -> Any:
+        """The transport below TLS, if there is TLS."""
+        return getattr(self.transport, "transport", self.transport)
+
+
+def _forget(data: bytes) -> None:
+    """In place of `dataReceived`, after the last response."""
 
 
 class Request(WebRequest):  # type: ignore[misc]  # daphne is not typed
@@ -111,12 +155,14 @@ class Request(WebRequest):  # type: ignore[misc]  # daphne is not typed
 
     def handle_reply(self, message: dict[str, Any]) -> None:
         super().handle_reply(message)
-        if message["type"] == "http.response.start":
+        if message["type"] == "http.response.start" and self.channel is not None:
             headers = self.responseHeaders
             if self.server.options.date_header and not headers.hasHeader(b"date"):
                 headers.setRawHeaders(b"date", [_date(int(time.time()))])
-            if self.server.draining:
+            said = b",".join(headers.getRawHeaders(b"connection", ())).lower()
+            if self.server.draining or b"close" in said.replace(b" ", b"").split(b","):
                 headers.setRawHeaders(b"connection", [b"close"])
+                self.channel.persistent = False
 
     def handle_exception(self, exception: BaseException | None) -> None:
         if not self._response_started:
@@ -124,7 +170,11 @@ class Request(WebRequest):  # type: ignore[misc]  # daphne is not typed
         elif self.channel is not None:
             # daphne would try to start a second response, and stop looking after
             # its applications when that raises.
-            self.channel.timeoutConnection()
+            if self.clientproto == b"HTTP/1.0":
+                # Its client would take what there is for all of it.
+                self.channel.transport.abortConnection()
+            else:
+                self.channel.timeoutConnection()
 
 
 class HttpFactory(HTTPFactory):  # type: ignore[misc]  # daphne is not typed
@@ -154,6 +204,8 @@ class HttpFactory(HTTPFactory):  # type: ignore[misc]  # daphne is not typed
 class WebSocket(WebSocketProtocol):  # type: ignore[misc]  # daphne is not typed
     """daphne's websocket, which can be told to go."""
 
+    _leaving = False
+
     def serverSend(self, content: Any, binary: bool = False) -> None:  # noqa: N802
         # autobahn applies the limit for received messages to those that are sent.
         limit: int = self.factory.maxMessagePayloadSize
@@ -163,22 +215,26 @@ class WebSocket(WebSocketProtocol):  # type: ignore[misc]  # daphne is not typed
         finally:
             self.maxMessagePayloadSize = limit
 
-    def wind_down(self) -> None:
-        """Close with 1012, or refuse while the application has not accepted."""
+    def handle_reply(self, message: dict[str, Any]) -> None:
+        if not self._leaving:
+            super().handle_reply(message)
+
+    def wind_down(self, *, refuse: bool) -> None:
+        """Close with 1012; with `refuse` also what the application has not accepted."""
+        if self._leaving:
+            return
         if self.state == self.STATE_OPEN:
             # Not sendClose: autobahn has it refuse 1012.
             self.sendCloseFrame(code=SERVICE_RESTART, isReply=False)
-        elif hasattr(self, "handshake_deferred"):
+        elif refuse and hasattr(self, "handshake_deferred"):
             deferred = self.handshake_deferred
             del self.handshake_deferred
             if not deferred.called:
-                deferred.errback(
-                    ConnectionDeny(code=500, reason="Internal server error")
-                )
+                deferred.errback(ConnectionDeny(code=503, reason="Service Unavailable"))
             self.server.protocol_disconnected(self)
         else:
             return
-        self.muted = True
+        self.muted = self._leaving = True
         self.application_queue.put_nowait(
             {"type": "websocket.disconnect", "code": SERVICE_RESTART}
         )
@@ -234,6 +290,8 @@ class Engine(daphne.server.Server):  # type: ignore[misc]  # daphne is not typed
         *,
         ready: Callable[[], None],
         stop: asyncio.Event,
+        linger: Callable[[], float],
+        requests: Requests,
     ) -> None:
         self._secure = tls is not None
         factory = secured(tls, self.http_factory) if tls else self.http_factory
@@ -245,10 +303,17 @@ class Engine(daphne.server.Server):  # type: ignore[misc]  # daphne is not typed
             ports = [adopt(sock, factory, backlog) for sock in sockets]
             ready()
             await stop.wait()
+            requests.drain(self.options.stream_grace)
+            self.draining = True
             for port in ports:
                 port.stopListening()
-            self.draining = True
-            await drain(self, self.options.graceful_timeout)
+            await settle()
+            await drain(
+                self,
+                self.options.graceful_timeout,
+                linger(),
+                self.options.stream_grace,
+            )
         finally:
             await halt()
             for sock in sockets:
@@ -299,19 +364,19 @@ class Engine(daphne.server.Server):  # type: ignore[misc]  # daphne is not typed
             if isinstance(protocol, WebSocket) and "disconnected" not in details
         ]
 
-    def wind_down(self) -> None:
-        for websocket in set(self._websockets()) - self._told:
-            self._told.add(websocket)
-            websocket.wind_down()
+    def close_websockets(self, *, refuse: bool) -> None:
+        for websocket in self._websockets():
+            websocket.wind_down(refuse=refuse)
+
+    def idle(self) -> Iterator[Channel]:
         writing = set(reactor.getWriters())
         for channel in self.http_factory.channels - self._told:
-            transport = channel.transport
-            if (
-                channel.waiting
-                and getattr(transport, "transport", transport) not in writing
-            ):
-                self._told.add(channel)
-                channel.timeoutConnection()
+            if channel.waiting and channel.plain_transport() not in writing:
+                yield channel
+
+    def close(self, channel: Channel) -> None:
+        self._told.add(channel)
+        channel.close_idle()
 
     def busy(self) -> bool:
         return bool(self.http_factory.channels or self._running() or self._websockets())

@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
-from collections.abc import Callable
-from typing import Protocol
+import sys
+import termios
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 logger = logging.getLogger("djasgi")
 
 CLOSING = 1.0
-"""Seconds for a peer to see that an idle connection is closed; TLS asks its consent."""
+"""Seconds for a peer to close a connection too, once it has got all there is for it."""
 
 _POLL = 0.02
-_AFTER_CANCEL = 2.0
-_AFTER_ABORT = 0.5
+_TURNS = 10
+_AFTER_CANCEL = 1.0
+_AFTER_ABORT = 0.3
 
 
 class Drainable(Protocol):
-    """An engine that has stopped accepting."""
+    """An engine that has stopped accepting.
 
-    def wind_down(self) -> None:
-        """Close what is idle; let a running request be the last of its connection.
+    Everything is asked again and again, so that what was still on its way counts.
+    """
 
-        Called again and again, so that a connection that was still on its way counts.
+    def close_websockets(self, *, refuse: bool) -> None:
+        """Close those that are open with 1012.
+
+        With `refuse`, answer 503 to those that the application has not accepted yet.
         """
+
+    def idle(self) -> Iterable[Any]:
+        """The connections that are open without a request, and not being closed."""
+
+    def close(self, connection: Any) -> None:
+        """Close one of `idle`."""
 
     def busy(self) -> bool:
         """Whether a connection is open or an application is running."""
@@ -36,9 +49,40 @@ class Drainable(Protocol):
         """Drop every connection."""
 
 
-async def drain(engine: Drainable, seconds: float) -> None:
-    """Wait until the engine is no longer busy; after `seconds`, cut what is left."""
-    if await _quiet(engine, seconds, engine.wind_down):
+async def settle() -> None:
+    """Let connections that were accepted reach the engine, with what was sent on them.
+
+    asyncio makes their transports some turns of the loop after accepting, and drops
+    those that it has not made when its server is closed.
+    """
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
+
+
+def unacknowledged(sock: Any) -> int:
+    """The bytes that the kernel still has for the peer; 0 where it does not tell."""
+    try:
+        queued = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+    except (AttributeError, OSError, ValueError):  # closed: it may be None even
+        return 0
+    return int.from_bytes(queued, sys.byteorder)
+
+
+async def drain(
+    engine: Drainable, seconds: float, linger: float, patience: float
+) -> None:
+    """Wait until the engine is no longer busy; after `seconds`, cut what is left.
+
+    A websocket that is asked for is a request like any other: the application has
+    `patience` seconds to answer it, and if it accepts, the client is told to go then.
+
+    A connection is closed when it has been idle for `linger` seconds meanwhile: a
+    response that had started before did not say that it is the last, so the time counts
+    from its end.
+    """
+    loop = asyncio.get_running_loop()
+    winding = _Winding(engine, linger, loop.time() + patience)
+    if await _quiet(winding, seconds):
         return
     cancelled = engine.cut()
     if cancelled:
@@ -48,20 +92,44 @@ async def drain(engine: Drainable, seconds: float) -> None:
             "request" if cancelled == 1 else "requests",
             seconds,
         )
-    if await _quiet(engine, _AFTER_CANCEL, engine.wind_down):
+    winding.linger = 0
+    if await _quiet(winding, _AFTER_CANCEL):
         return
-    engine.abort()
-    await _quiet(engine, _AFTER_ABORT, engine.abort)
+    winding.aborting = True
+    await _quiet(winding, _AFTER_ABORT)
 
 
-async def _quiet(engine: Drainable, seconds: float, again: Callable[[], None]) -> bool:
-    """Whether the engine is quiet within `seconds`, asked `again` meanwhile."""
+class _Winding:
+    """What is done in every round of waiting."""
+
+    def __init__(self, engine: Drainable, linger: float, refuse_at: float) -> None:
+        self.engine = engine
+        self.linger = linger
+        self.refuse_at = refuse_at
+        self.aborting = False
+        self._idle: dict[Any, float] = {}
+
+    def round(self, now: float) -> None:
+        self.engine.close_websockets(refuse=now >= self.refuse_at)
+        self._idle = {
+            connection: self._idle.get(connection, now)
+            for connection in self.engine.idle()
+        }
+        for connection, since in self._idle.items():
+            if now - since >= self.linger:
+                self.engine.close(connection)
+        if self.aborting:
+            self.engine.abort()
+
+
+async def _quiet(winding: _Winding, seconds: float) -> bool:
+    """Whether the engine is quiet within `seconds`."""
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
-    again()
-    while engine.busy():
+    winding.round(loop.time())
+    while winding.engine.busy():
         if loop.time() >= end:
             return False
         await asyncio.sleep(_POLL)
-        again()
+        winding.round(loop.time())
     return True

@@ -10,8 +10,9 @@ import asyncio
 import logging
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
+from weakref import WeakSet
 
 import h11
 import hypercorn.config
@@ -29,8 +30,14 @@ from hypercorn.protocol.ws_stream import (
 from wsproto.events import CloseConnection, Message, TextMessage
 
 from djasgi.options import Options
-from djasgi.servers.base import Application
+from djasgi.servers.base import Application, Requests
 from djasgi.servers.engines.draining import CLOSING, drain
+from djasgi.servers.engines.transports import (
+    abort_later,
+    close_after_response,
+    reset,
+    stop_accepting,
+)
 from djasgi.tls import Tls
 
 logger = logging.getLogger("hypercorn.error")
@@ -44,14 +51,11 @@ class Config(hypercorn.config.Config):
     errorlog = logger
     keep_alive_max_requests = sys.maxsize
     server_header = False
-    draining = False
 
     def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
         headers = super().response_headers(protocol)
         if self.server_header:
             headers.append((b"server", b"hypercorn"))
-        if self.draining and protocol == "h11":
-            headers.append((b"connection", b"close"))
         return headers
 
 
@@ -61,9 +65,8 @@ class Context(WorkerContext):
     hypercorn lets it sleep out its interval, and the connection stays open meanwhile.
     """
 
-    def __init__(self, terminated: Any) -> None:
+    def __init__(self) -> None:
         super().__init__(None)
-        self.terminated = terminated
         self.pinging: asyncio.Task[Any] | None = None
 
     async def sleep(self, wait: float) -> None:  # type: ignore[override]  # static there
@@ -93,10 +96,7 @@ class Wait:
         self._group = task_group
         self._begun = self.heads == 0
         self.waiting = True
-        if self._connection.context.terminated.is_set():
-            self.end()
-        else:
-            self._set(self._head if self._begun else self._keep_alive)
+        self._set(self._head if self._begun else self._keep_alive)
 
     async def stop(self) -> None:
         self.heads += 1
@@ -168,13 +168,13 @@ class Connection(TCPServer):
             engine.wrapper,
             asyncio.get_running_loop(),
             engine.config,
-            Context(engine.terminated),
+            Context(),
             cast("Any", {}),
             reader,
             writer,
         )
         self.idle_task = Wait(self, engine.options)
-        self.idle = False
+        self._engine = engine
         self._ws_max_size = engine.options.ws_max_size
         self._told = False
 
@@ -207,9 +207,18 @@ class Connection(TCPServer):
             self.reader.read(MAX_RECV), self.config.read_timeout
         )
 
+    def _http(self) -> Any:
+        """None if the peer was gone before hypercorn had set it up."""
+        return getattr(getattr(self, "protocol", None), "protocol", None)
+
     def _websocket(self) -> WSStream | None:
-        stream = getattr(self.protocol.protocol, "stream", None)
+        stream = getattr(self._http(), "stream", None)
         return stream if isinstance(stream, WSStream) else None
+
+    def has_application(self) -> bool:
+        """Whether one runs; after the end of the connection that alone keeps it."""
+        stream = getattr(self._http(), "stream", None)
+        return stream is not None or self.reader.at_eof()
 
     def _limit_messages(self) -> None:
         stream = self._websocket()
@@ -220,20 +229,58 @@ class Connection(TCPServer):
         # The close frame goes out first; hypercorn waits for its answer for ever.
         self.loop.call_later(CLOSING, self.writer.close)
 
-    def wind_down(self) -> None:
-        """Close the connection if it is a websocket or waits for a request."""
-        if self._told:
-            return
-        stream = self._websocket()
-        if stream is not None:
-            self._task_group.spawn(self._close_websocket, stream)
-        elif self.idle_task.waiting:
-            self.idle = True
-            self.idle_task.end()
-        else:
-            return  # a request runs: hypercorn closes when it has been answered
+    async def _close(self) -> None:
+        transport = cast("asyncio.Transport", self.writer.transport)
+        # Never twice: asyncio then loses sight of a TLS connection.
+        if not transport.is_closing():
+            if self._is_cut_short():
+                reset(transport)
+            elif self._engine.draining:
+                close_after_response(transport)
+            else:
+                if transport.can_write_eof():
+                    transport.write_eof()
+                transport.close()
+        try:
+            await self.writer.wait_closed()
+        except (OSError, asyncio.CancelledError):
+            pass  # closed already
+        finally:
+            await self.idle_task.stop()
+
+    async def _initiate_server_close(self) -> None:
+        await self.protocol.handle(Closed())
+        if not self.writer.is_closing():
+            self.writer.close()
+
+    def _is_cut_short(self) -> bool:
+        """Whether the client would take what there is of a response for all of it."""
+        http: Any = getattr(self._http(), "connection", None)
+        return (
+            isinstance(http, h11.Connection)
+            and http.our_state is h11.SEND_BODY
+            and http.their_http_version == b"1.0"
+        )
+
+    def is_idle(self) -> bool:
+        return (
+            self.idle_task.waiting
+            and not self._told
+            and not self.writer.transport.get_write_buffer_size()
+        )
+
+    def close(self) -> None:
         self._told = True
-        self.loop.call_later(CLOSING, self.writer.transport.abort)
+        self.idle_task.end()
+        abort_later(cast("asyncio.Transport", self.writer.transport))
+
+    def close_websocket(self, *, refuse: bool) -> None:
+        stream = self._websocket()
+        if stream is None or self._told:
+            return
+        if refuse or stream.state is not ASGIWebsocketState.HANDSHAKE:
+            self._told = True
+            self._task_group.spawn(self._close_websocket, stream)
 
     async def _close_websocket(self, stream: WSStream) -> None:
         if stream.state is ASGIWebsocketState.CONNECTED:
@@ -241,13 +288,17 @@ class Connection(TCPServer):
                 CloseConnection(code=SERVICE_RESTART)
             )
         elif stream.state is ASGIWebsocketState.HANDSHAKE:
-            await stream._send_error_response(500)  # noqa: SLF001  # pinned
+            await stream._send_error_response(503)  # noqa: SLF001  # pinned
         stream.closed = True
-        self.writer.close()
+        close_after_response(cast("asyncio.Transport", self.writer.transport))
         if stream.app_put is not None:
             await stream.app_put(
                 {"type": "websocket.disconnect", "code": SERVICE_RESTART}
             )
+
+
+class Arrival(asyncio.StreamReaderProtocol):
+    """A connection that was accepted; it becomes a `Connection` after TLS's handshake."""
 
 
 class Engine:
@@ -266,7 +317,8 @@ class Engine:
         self.config.include_server_header = False
         for name, value in settings.items():
             setattr(self.config, name, value)
-        self.terminated = WorkerContext.event_class()
+        self.draining = False
+        self._arriving: WeakSet[Arrival] = WeakSet()
         self._connections: dict[Connection, asyncio.Task[Any]] = {}
 
     async def serve(
@@ -276,16 +328,22 @@ class Engine:
         *,
         ready: Callable[[], None],
         stop: asyncio.Event,
+        linger: Callable[[], float],
+        requests: Requests,
     ) -> None:
         try:
             servers = [await self._listen(sock, tls) for sock in sockets]
             ready()
             await stop.wait()
-            for server in servers:
-                server.close()
-            self.config.draining = True
-            await self.terminated.set()
-            await drain(self, self.options.graceful_timeout)
+            requests.drain(self.options.stream_grace)
+            self.draining = True
+            await stop_accepting(servers, sockets)
+            await drain(
+                self,
+                self.options.graceful_timeout,
+                linger(),
+                self.options.stream_grace,
+            )
         finally:
             for sock in sockets:
                 sock.close()
@@ -295,9 +353,14 @@ class Engine:
         if tls:
             keywords["ssl"] = tls.context
             keywords["ssl_handshake_timeout"] = self.options.header_timeout or None
-        return await asyncio.start_server(
-            self._connected, sock=sock, backlog=self.config.backlog, **keywords
+        return await asyncio.get_running_loop().create_server(
+            self._arrival, sock=sock, backlog=self.config.backlog, **keywords
         )
+
+    def _arrival(self) -> Arrival:
+        arrival = Arrival(asyncio.StreamReader(), self._connected)
+        self._arriving.add(arrival)
+        return arrival
 
     async def _connected(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -306,6 +369,7 @@ class Engine:
         assert task is not None, "asyncio runs this as a task"  # noqa: S101
         connection = Connection(self, reader, writer)
         self._connections[connection] = task
+        self._arriving.discard(cast("Arrival", writer.transport.get_protocol()))
         try:
             await connection
         except* asyncio.CancelledError:
@@ -318,17 +382,30 @@ class Engine:
         finally:
             del self._connections[connection]
 
-    def wind_down(self) -> None:
-        for connection in list(self._connections):
-            connection.wind_down()
+    def close_websockets(self, *, refuse: bool) -> None:
+        for connection in self._connections:
+            connection.close_websocket(refuse=refuse)
+
+    def idle(self) -> Iterator[Connection | Arrival]:
+        yield from self._arriving
+        for connection in self._connections:
+            if connection.is_idle():
+                yield connection
+
+    def close(self, connection: Connection | Arrival) -> None:
+        if isinstance(connection, Connection):
+            connection.close()
+        else:
+            self._arriving.discard(connection)
 
     def busy(self) -> bool:
-        return bool(self._connections)
+        return bool(self._connections or self._arriving)
 
     def cut(self) -> int:
+        running = sum(connection.has_application() for connection in self._connections)
         for task in self._connections.values():
             task.cancel()
-        return sum(not connection.idle for connection in self._connections)
+        return running
 
     def abort(self) -> None:
         for connection in self._connections:

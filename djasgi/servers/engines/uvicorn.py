@@ -10,21 +10,41 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from email.utils import formatdate
-from functools import partial
+from http import HTTPStatus
 from typing import Any, cast
+from weakref import WeakSet
 
 import uvicorn
 import uvicorn.lifespan.off
-import uvicorn.protocols.websockets.websockets_sansio_impl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import (
+    WebSocketsSansIOProtocol,
+)
 from uvicorn.server import ServerState
 
 from djasgi.options import Options
-from djasgi.servers.base import Application
-from djasgi.servers.engines.draining import CLOSING, drain
+from djasgi.servers.base import Application, Requests
+from djasgi.servers.engines.draining import drain
+from djasgi.servers.engines.transports import Transport, abort_later, stop_accepting
 from djasgi.tls import Tls
+
+SERVICE_RESTART = 1012
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's side of a connection, which is known before its TLS handshake ends."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine.config, engine.state, {})
+        self._engine = engine
+        engine.arriving.add(self)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._engine.arriving.discard(self)
+        careful: Any = Transport(transport, self._engine.is_draining)
+        super().connection_made(careful)
 
 
 class Heads:
@@ -94,7 +114,9 @@ class Engine:
             **cast("dict[str, Any]", settings),
         )
         self.config.load()
-        self._told: set[object] = set()
+        self.arriving: WeakSet[Connection] = WeakSet()
+        self._draining = False
+        self._told: set[WebSocketsSansIOProtocol] = set()
 
     async def serve(
         self,
@@ -103,6 +125,8 @@ class Engine:
         *,
         ready: Callable[[], None],
         stop: asyncio.Event,
+        linger: Callable[[], float],
+        requests: Requests,
     ) -> None:
         loop = asyncio.get_running_loop()
         timeout = self.options.header_timeout
@@ -114,13 +138,20 @@ class Engine:
             servers = [await self._listen(sock, tls) for sock in sockets]
             ready()
             await stop.wait()
-            for server in servers:
-                server.close()
-            await drain(self, self.options.graceful_timeout)
+            requests.drain(self.options.stream_grace)
+            self._draining = True
+            log.addFilter(_not_ours)
+            await stop_accepting(servers, sockets)
+            await drain(
+                self,
+                self.options.graceful_timeout,
+                linger(),
+                self.options.stream_grace,
+            )
         finally:
             for aide in aides:
                 aide.cancel()
-            log.removeFilter(_not_cancelled)
+            log.removeFilter(_not_ours)
             for sock in sockets:
                 sock.close()
 
@@ -130,12 +161,7 @@ class Engine:
             keywords["ssl"] = tls.context
             keywords["ssl_handshake_timeout"] = self.options.header_timeout or None
         return await asyncio.get_running_loop().create_server(
-            partial(
-                HttpToolsProtocol,
-                config=self.config,
-                server_state=self.state,
-                app_state={},
-            ),
+            lambda: Connection(self),
             sock=sock,
             backlog=self.config.backlog,
             **keywords,
@@ -153,19 +179,49 @@ class Engine:
             ]
             await asyncio.sleep(1 - now % 1)
 
-    def wind_down(self) -> None:
-        loop = asyncio.get_running_loop()
-        for connection in self.state.connections - self._told:
-            self._told.add(connection)
-            connection.shutdown()
-            if connection.transport.is_closing():
-                loop.call_later(CLOSING, connection.transport.abort)
+    def is_draining(self) -> bool:
+        return self._draining
+
+    def _http(self) -> Iterator[Connection]:
+        for connection in self.state.connections:
+            if isinstance(connection, Connection):
+                yield connection
+
+    def close_websockets(self, *, refuse: bool) -> None:
+        for websocket in list(self.state.connections):
+            if (
+                isinstance(websocket, WebSocketsSansIOProtocol)
+                and websocket not in self._told
+                and (refuse or websocket.handshake_complete)
+                # Else the application is answering in place of a handshake.
+                and websocket.initial_response is None
+            ):
+                self._told.add(websocket)
+                _close_websocket(websocket)
+
+    def idle(self) -> Iterator[Connection]:
+        yield from self.arriving
+        for connection in self._http():
+            cycle: Any = connection.cycle  # as in Heads
+            if (
+                (cycle is None or cycle.response_complete)
+                and not connection.transport.is_closing()
+                and not connection.transport.get_write_buffer_size()
+            ):
+                yield connection
+
+    def close(self, connection: Connection) -> None:
+        if connection in self.arriving:
+            self.arriving.discard(connection)
+        else:
+            inner = cast("Any", connection.transport).inner
+            inner.close()
+            abort_later(inner)
 
     def busy(self) -> bool:
-        return bool(self.state.connections or self.state.tasks)
+        return bool(self.state.connections or self.state.tasks or self.arriving)
 
     def cut(self) -> int:
-        logging.getLogger("uvicorn.error").addFilter(_not_cancelled)
         for task in self.state.tasks:
             task.cancel()
         return len(self.state.tasks)
@@ -175,8 +231,25 @@ class Engine:
             connection.transport.abort()
 
 
-def _not_cancelled(record: logging.LogRecord) -> bool:
-    """Whether a record is about something else than the cancelling that we did."""
-    return not (
+def _close_websocket(websocket: WebSocketsSansIOProtocol) -> None:
+    if websocket.handshake_complete:
+        websocket.shutdown()
+        return
+    websocket.queue.put_nowait(
+        {"type": "websocket.disconnect", "code": SERVICE_RESTART, "reason": ""}
+    )
+    response = websocket.conn.reject(HTTPStatus.SERVICE_UNAVAILABLE, "")
+    websocket.conn.send_response(response)
+    websocket.transport.write(b"".join(websocket.conn.data_to_send()))
+    websocket.handshake_complete = websocket.close_sent = True
+    websocket.transport.close()
+
+
+def _not_ours(record: logging.LogRecord) -> bool:
+    """Whether a record is about something else than what a drain does.
+
+    It cancels applications, and lets streams end before they are complete.
+    """
+    return record.msg != "ASGI callable returned without completing response." and not (
         record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError)
     )

@@ -19,4 +19,19 @@ async def pid(request: HttpRequest) -> HttpResponse:
     return HttpResponse(str(os.getpid()))
 
 
-urlpatterns = [path("", page), path("pid", pid)]
+async def who(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(str(os.getpid()))
+
+
+async def block(request: HttpRequest) -> HttpResponse:
+    # As a view does that waits for another service without awaiting it.
+    time.sleep(60)  # noqa: TID251, ASYNC251 - see above
+    return HttpResponse("late")
+
+
+urlpatterns = [
+    path("", page),
+    path("pid", pid),
+    path("who", who),
+    path("block", block),
+]

@@ -1,0 +1,72 @@
+"""The pid file: a process id, for those who want one."""
+
+from __future__ import annotations
+
+import os
+import selectors
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from djasgi.errors import ListenError
+from djasgi.supervisor.system import process_exists
+
+if TYPE_CHECKING:
+    from djasgi.supervisor.events import Action
+    from djasgi.supervisor.master import Supervisor
+
+
+class PidFile:
+    """A service of the supervisor; see `djasgi.supervisor.master.Service`."""
+
+    def __init__(self, path: Path) -> None:
+        """Write it. Raises ListenError where it cannot be, or another one runs."""
+        self.path = path
+        self._text = f"{os.getpid()}\n"
+        other = _running(path)
+        if other is not None and other != os.getpid():
+            raise ListenError(
+                f"{path} names process {other}, which runs.",
+                hint="Stop that one, or choose another --pid-file.",
+            )
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            temporary.write_text(self._text)
+            temporary.replace(path)
+        except OSError as error:
+            with suppress(OSError):
+                temporary.unlink()
+            raise ListenError(
+                f"The pid file {path} cannot be written: {error.strerror}.",
+                hint="Choose a directory that exists and that this user may write to.",
+            ) from error
+
+    def register(self, selector: selectors.BaseSelector) -> None:
+        """There is nothing to watch."""
+
+    def tell(self, supervisor: Supervisor, action: Action) -> None:
+        """It says the same at all times."""
+
+    def deadline(self) -> float | None:
+        return None
+
+    def tick(self, supervisor: Supervisor, now: float) -> None:
+        """Nothing changes with time."""
+
+    def hand_over(self) -> tuple[dict[str, Any], list[int]]:
+        return {"path": str(self.path)}, []
+
+    def close(self) -> None:
+        """Remove it, if it is still ours."""
+        with suppress(OSError):
+            if self.path.read_text() == self._text:
+                self.path.unlink()
+
+
+def _running(path: Path) -> int | None:
+    """The process that a pid file names, if there is one."""
+    with suppress(OSError, ValueError):
+        pid = int(path.read_text())
+        if pid > 0 and process_exists(pid):
+            return pid
+    return None
