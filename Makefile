@@ -22,7 +22,7 @@ unexport PORT
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run test test-all test-lowest soak format docs bench clean
+.PHONY: help run test test-all test-lowest test-django soak format docs bench clean
 
 help: ## list the targets
 	@echo 'make run [PORT=8001] [PYTHON=python3.12]'
@@ -73,9 +73,14 @@ test-lowest: .venv-lowest/.installed ## the tests on Python 3.11 with the oldest
 	.venv-lowest/bin/python -m pip list --disable-pip-version-check
 	.venv-lowest/bin/python -m $(PYTEST)
 
+test-django: $(VENV)/.installed ## Django's own suite with djasgi's handler and without
+	$(BIN)/python -m tests.django.run $(ARGS)
+
 soak: $(VENV)/.installed-dev ## workers killed, blocked and replaced for long, and counts (SOAK_SECONDS, SOAK_SEED, SOAK_TIMES)
 	SOAK_SECONDS=$(or $(SOAK_SECONDS),60) SOAK_SEED=$(SOAK_SEED) SOAK_TIMES=$(or $(SOAK_TIMES),200) \
 	  $(BIN)/pytest -s tests/process/test_chaos.py tests/process/test_leaks.py
+	SOAK_REQUESTS=10000 $(BIN)/pytest -s tests/conformance/test_threads.py -k leave_nothing_behind
+	DJASGI_EXAMPLES=$(or $(EXAMPLES),20000) $(BIN)/pytest tests/differential --timeout 36000
 
 format: $(VENV)/.installed-dev ## format, and mend what can be mended
 	$(BIN)/ruff check --fix-only .
@@ -84,7 +89,8 @@ format: $(VENV)/.installed-dev ## format, and mend what can be mended
 docs: $(VENV)/.installed-dev ## write the generated tables of the README anew
 	$(BIN)/cog -r README.md
 
-bench: $(VENV)/.installed ## djasgi beside the native commands (needs wrk)
+bench: $(VENV)/.installed ## djasgi beside the native commands (needs wrk, and PostgreSQL for some rows)
+	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python -m tests.bench.run $(ARGS)
 
 clean: ## remove what these targets made

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from djasgi import discovery, logs, output, run, servers
+from djasgi import compatibility, discovery, hops, logs, output, run, servers
 from djasgi.loading import DEFAULT_ATTRIBUTES
 from djasgi.options import OPTIONS
 from djasgi.plan import LaunchPlan
@@ -31,6 +31,7 @@ def describe(plan: LaunchPlan) -> dict[str, Any]:
     run.vet(plan)
     return {
         "project": _project(plan),
+        "handler": _handler(plan),
         "serving": [
             _option(name, value)
             for name, value in plan.values.items()
@@ -58,7 +59,7 @@ def text(plan: LaunchPlan, *, every: bool) -> str:
     lines = [output.style("Project", output.BOLD, color=color)]
     lines += output.rows(_project_rows(data["project"]), color=color)
     lines += ["", output.style("Serving", output.BOLD, color=color)]
-    lines += output.rows(_serving_rows(plan, data["serving"], every), color=color)
+    lines += output.rows(_serving_rows(plan, data, every), color=color)
     hidden = 0 if every else _at_defaults(data["serving"])
     if hidden:
         lines.append(f"  and {hidden} options at their defaults: djasgi explain --all")
@@ -71,6 +72,28 @@ def text(plan: LaunchPlan, *, every: bool) -> str:
     if data["warnings"]:
         lines += ["", *(output.printable(w) for w in data["warnings"])]
     return "\n".join(lines)
+
+
+def _handler(plan: LaunchPlan) -> dict[str, Any]:
+    """Which handler of Django's serves, why, and what it costs for a synchronous view."""
+    chosen = compatibility.handler(plan)
+    module = plan.settings.value if plan.settings else ""
+    before = hops.of_django(module, (*plan.paths, *sys.path)) if module else None
+    return {
+        "name": chosen.name,
+        "reason": chosen.reason,
+        "thread_hops": {"django": before, "djasgi": hops.FUSED} if before else None,
+    }
+
+
+def _handler_row(handler: dict[str, Any], origin: str) -> list[tuple[str, str, str]]:
+    text = handler["name"]
+    if counts := handler["thread_hops"]:
+        text += f", {counts['django']} thread hops"
+        if handler["name"] == "djasgi":
+            text += f" → {counts['djasgi']}"
+    rows = [("handler", text, origin)]
+    return rows + ([("", handler["reason"], "")] if handler["reason"] else [])
 
 
 def _project(plan: LaunchPlan) -> dict[str, Any]:
@@ -150,7 +173,7 @@ def _project_rows(project: dict[str, Any]) -> list[tuple[str, str, str]]:
     return entries
 
 
-SHOWN_ALWAYS = ("server", "workers", *ADDRESS_OPTIONS)
+SHOWN_ALWAYS = ("server", "workers", "handler", *ADDRESS_OPTIONS)
 
 
 def _at_defaults(serving: list[dict[str, Any]]) -> int:
@@ -167,8 +190,9 @@ def _instead(others: Any) -> list[tuple[str, str, str]]:
 
 
 def _serving_rows(
-    plan: LaunchPlan, serving: list[dict[str, Any]], every: bool
+    plan: LaunchPlan, data: dict[str, Any], every: bool
 ) -> list[tuple[str, str, str]]:
+    serving = data["serving"]
     by_name = {entry["option"]: entry for entry in serving}
     server = by_name["server"]
     named = f"{server['value']} {version(server['value'])}"
@@ -187,6 +211,9 @@ def _serving_rows(
         ("workers", workers["value"], workers["origin"]),
         *_instead(workers["instead_of"]),
     ]
+    handler = by_name["handler"]
+    entries += _handler_row(data["handler"], handler["origin"])
+    entries += _instead(handler["instead_of"])
     rest = [entry for entry in serving if entry["option"] not in SHOWN_ALWAYS]
     shown = [entry for entry in rest if every or entry["origin"] != DEFAULT]
     for entry in shown:

@@ -230,6 +230,37 @@ class Workers(Integer):
         return super().accept(value)
 
 
+class ThreadRange(Kind):
+    """Numbers of threads, from and to; `(0, 0)` is none."""
+
+    metavar = "N|MIN:MAX"
+    maximum = 1000
+    expected = "a number of threads, MIN:MAX, or 0"
+
+    def parse(self, text: str) -> tuple[int, int]:
+        found = re.fullmatch(r"([0-9]{1,4})(?::([0-9]{1,4}))?", text.strip())
+        if not found:
+            raise ValueError(f"expected {self.expected}")
+        least = int(found[1])
+        most = least if found[2] is None else int(found[2])
+        if least > most:
+            raise ValueError(f"expected MIN:MAX with MIN not above MAX, not {text!r}")
+        if most > self.maximum:
+            raise ValueError(f"expected at most {self.maximum} threads, not {text!r}")
+        return least, most
+
+    def accept(self, value: object) -> tuple[int, int]:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return self.parse(str(value))
+        if isinstance(value, str):
+            return self.parse(value)
+        raise ValueError(f"expected {self.expected}")
+
+    def show(self, value: Any) -> str:
+        least, most = value
+        return str(most) if least == most else f"{least}:{most}"
+
+
 class Mode(Kind):
     """Permission bits, in octal."""
 

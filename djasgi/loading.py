@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from djasgi import compatibility
 from djasgi.discovery import Target, defined_names, module_file
 from djasgi.errors import ProjectError, UsageError, nearest
 from djasgi.failures import (
@@ -64,6 +65,7 @@ def load(plan: LaunchPlan) -> Loaded:
     enter(plan, os.environ)
     notes: list[str] = []
     with explained(plan):
+        _put_handler_in_place(plan, notes)
         application = _import_application(plan, notes)
         settings = settings_in_force()
         if settings is not None:
@@ -130,6 +132,19 @@ def without_project(plan: LaunchPlan) -> Iterator[None]:
         yield
     finally:
         sys.path[:] = before
+
+
+def _put_handler_in_place(plan: LaunchPlan, notes: list[str]) -> None:
+    """Let `get_asgi_application` make the plan's handler, wherever it is called."""
+    chosen = compatibility.handler(plan)
+    if chosen.reason:
+        notes.append(chosen.reason)
+    if chosen.name == "djasgi":
+        import django.core.asgi
+
+        from djasgi.handler import ASGIHandler
+
+        django.core.asgi.ASGIHandler = ASGIHandler  # type: ignore[attr-defined]
 
 
 def _import_application(plan: LaunchPlan, notes: list[str]) -> Callable[..., Any]:

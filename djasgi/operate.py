@@ -19,6 +19,10 @@ from djasgi.supervisor.system import process_exists
 POLL = 0.1
 """Seconds between two questions while something is waited for."""
 
+COUNTERS = ("threads", "leases", "waiting", "connections")
+"""Of a worker: threads for synchronous code, requests and websocket connections that
+have a lease on one, calls that wait for one, and open database connections."""
+
 Instance = tuple[Path, dict[str, Any]]
 
 MINUTE, HOUR, DAY = 60, 3600, 86_400
@@ -71,6 +75,7 @@ def only(found: list[Instance], command: str, *, every: bool) -> list[Instance]:
 
 def show(found: list[Instance]) -> None:
     """Print the status of each instance for people."""
+    color = logs.use_color(sys.stdout, os.environ)
     for index, (_, status) in enumerate(found):
         if index:
             output.say("")
@@ -80,7 +85,13 @@ def show(found: list[Instance]) -> None:
         output.table(
             ("worker", "pid", "generation", "state", "age", "requests", "memory"),
             [_row(worker) for worker in status["workers"]],
-            color=logs.use_color(sys.stdout, os.environ),
+            color=color,
+        )
+        output.say("")
+        output.table(
+            ("worker", "active requests", *COUNTERS),
+            [_counters(worker) for worker in status["workers"]],
+            color=color,
         )
 
 
@@ -123,6 +134,11 @@ def _row(worker: dict[str, Any]) -> tuple[str, ...]:
         str(worker["requests"]),
         f"{memory / 2**20:.1f} MiB" if memory else "",
     )
+
+
+def _counters(worker: dict[str, Any]) -> tuple[str, ...]:
+    names = ("number", "active", *COUNTERS)
+    return tuple(str(worker[name]) for name in names)
 
 
 def _duration(seconds: float) -> str:

@@ -33,6 +33,7 @@ from djasgi.kinds import (
     Setting,
     Size,
     Text,
+    ThreadRange,
     UrlPath,
     Workers,
 )
@@ -170,6 +171,21 @@ class Options:
         "Worker processes. 0 serves in this process; auto computes the number from the "
         "CPUs and the memory that this process may use.",
         platform="WEB_CONCURRENCY",
+    )
+    threads: tuple[int, int] = option(
+        (1, 16),
+        ThreadRange(),
+        "Server",
+        "Threads of each worker for synchronous code: N, or MIN:MAX as the load asks "
+        "for. Websocket connections have as many of their own. 0 is one for each "
+        "request, as Django makes them.",
+    )
+    handler: Literal["djasgi", "django"] = option(
+        "djasgi",
+        Choice("djasgi", "django"),
+        "Server",
+        "Django's ASGI handler: djasgi's goes to a thread and back once for a "
+        "synchronous view, Django's own for each hook of each middleware.",
     )
     loop: str = option(
         "auto",

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from djasgi import __version__, logs, output, servers
+from djasgi import __version__, compatibility, logs, output, servers
 from djasgi.duty import Duty
 from djasgi.errors import DjasgiError, ExitCode, UsageError
 from djasgi.kinds import Bind
@@ -64,6 +64,7 @@ def vet(plan: LaunchPlan) -> None:
             )
     if plan.options.native:
         servers.load(server).check_native(plan.options.native)
+    compatibility.handler(plan)
     if plan.options.loop == "uvloop" and not importlib.util.find_spec("uvloop"):
         raise UsageError(
             f"uvloop is not installed ({plan.values['loop'].origin}).",

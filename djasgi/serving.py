@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -29,14 +31,20 @@ from djasgi.vitals import Vitals
 
 if TYPE_CHECKING:
     from djasgi.supervisor.worker import Channel
+    from djasgi.threads import Threads
+
+logger = logging.getLogger("djasgi")
 
 HEADROOM = 20
 """File descriptors that a loop, a server and the first clients need."""
 
-SHUTDOWN_GRACE = 3.0
+THREADS_GRACE = 1.0
+"""Seconds for synchronous code that still runs when the event loop is closed."""
+
+SHUTDOWN_GRACE = 2.0
 """Seconds for the application's lifespan shutdown that it has in any case.
 
-It is less than what is left between the graceful timeout and the kill.
+Both together are less than what is left between the graceful timeout and the kill.
 """
 
 
@@ -61,7 +69,10 @@ def serve_worker(duty: Duty, number: int, channel: Channel) -> None:
     plan = duty.plan
     _require_descriptors()
     server = servers.load(plan.options.server)
-    with asyncio.Runner(loop_factory=loop_factory(plan.options.loop)) as runner:
+    with (
+        _threads(plan.options) as threads,
+        asyncio.Runner(loop_factory=loop_factory(plan.options.loop)) as runner,
+    ):
         # Before the project's root enters sys.path, where a file of the server's name
         # would shadow it; and before the project is imported, which may itself ask for
         # Twisted's reactor.
@@ -69,7 +80,7 @@ def serve_worker(duty: Duty, number: int, channel: Channel) -> None:
         _configure_logs(duty, number, None)
         loaded = load(plan)
         _configure_logs(duty, number, loaded)
-        _serve_with(runner, duty, number, server, loaded, channel)
+        _serve_with(runner, duty, number, server, loaded, channel, threads)
 
 
 def preload(duty: Duty, reloading: bool) -> Preloaded:
@@ -94,11 +105,14 @@ def preload(duty: Duty, reloading: bool) -> Preloaded:
 def _serve_preloaded(duty: Duty, loaded: Loaded, number: int, channel: Channel) -> None:
     options = duty.plan.options
     server = servers.load(options.server)
-    with asyncio.Runner(loop_factory=loop_factory(options.loop)) as runner:
+    with (
+        _threads(options) as threads,
+        asyncio.Runner(loop_factory=loop_factory(options.loop)) as runner,
+    ):
         with without_project(duty.plan):
             server.prepare(runner.get_loop())
         _configure_logs(duty, number, loaded)
-        _serve_with(runner, duty, number, server, loaded, channel)
+        _serve_with(runner, duty, number, server, loaded, channel, threads)
 
 
 def _serve_with(
@@ -108,11 +122,12 @@ def _serve_with(
     server: Server,
     loaded: Loaded,
     channel: Channel,
+    threads: Threads | None,
 ) -> None:
     # The first collection need not go through what was imported.
     gc.freeze()
     gc.enable()
-    runner.run(_serve(duty, number, server, loaded, channel))
+    runner.run(_serve(duty, number, server, loaded, channel, threads))
 
 
 def _require_descriptors() -> None:
@@ -144,8 +159,32 @@ def _configure_logs(duty: Duty, number: int, loaded: Loaded | None) -> None:
         )
 
 
+@contextmanager
+def _threads(options: Options) -> Iterator[Threads | None]:
+    """The threads of this worker: after the event loop they end, and what they hold."""
+    minimum, maximum = options.threads
+    if not maximum:
+        yield None
+        return
+    from djasgi.threads import Threads
+
+    threads = Threads(minimum, maximum)
+    try:
+        yield threads
+    finally:
+        if not threads.close(THREADS_GRACE):
+            logger.warning(
+                "synchronous code still runs %g s after the last request", THREADS_GRACE
+            )
+
+
 async def _serve(
-    duty: Duty, number: int, server: Server, loaded: Loaded, channel: Channel
+    duty: Duty,
+    number: int,
+    server: Server,
+    loaded: Loaded,
+    channel: Channel,
+    threads: Threads | None,
 ) -> None:
     options = duty.plan.options
     stop = asyncio.Event()
@@ -161,13 +200,14 @@ async def _serve(
             options,
             state=lifespan.state if lifespan.supported else None,
             is_ready=lambda: channel.board.ready,
+            threads=threads,
         )
         if options.warmup and not await _unless(stop, _warm_up(composed, options)):
             return
         # Not before: until somebody can answer, a client is to be refused.
         duty.listeners.listen()
         requests = Requests(composed)
-        vitals = Vitals(channel, options, requests)
+        vitals = Vitals(channel, options, requests, threads)
         vitals.beat()
         await server.serve(
             requests,

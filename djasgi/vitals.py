@@ -9,15 +9,25 @@ from typing import TYPE_CHECKING
 
 from djasgi.layers.requests import Requests
 from djasgi.options import Options
-from djasgi.supervisor.board import ACTIVE, BEAT, TOTAL
+from djasgi.supervisor.board import (
+    ACTIVE,
+    BEAT,
+    CONNECTIONS,
+    LEASES,
+    THREADS,
+    TOTAL,
+    WAITING,
+)
 from djasgi.supervisor.liveness import BEATS
 from djasgi.supervisor.system import memory
+from djasgi.threads.database import OpenConnections
 
 if TYPE_CHECKING:
     from djasgi.supervisor.worker import Channel
+    from djasgi.threads import Threads
 
-MEMORY_LOOKS = 4
-"""Every so many beats the memory is looked at."""
+LOOKS = 4
+"""Every so many beats memory and connections are looked at."""
 
 
 ASK_AGAIN = 20
@@ -27,7 +37,16 @@ ASK_AGAIN = 20
 class Vitals:
     """Beats in the event loop, and asks for a successor when a limit is reached."""
 
-    def __init__(self, channel: Channel, options: Options, requests: Requests) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        options: Options,
+        requests: Requests,
+        threads: Threads | None,
+    ) -> None:
+        self._threads = threads
+        self._connections = OpenConnections()
+        self._connections.watch()
         self._channel = channel
         self._options = options
         self._requests = requests
@@ -46,6 +65,12 @@ class Vitals:
         slot[BEAT] = now
         slot[TOTAL] = self._requests.total
         slot[ACTIVE] = self._requests.active
+        if self._threads is not None:
+            slot[THREADS] = self._threads.threads
+            slot[LEASES] = self._threads.leases
+            slot[WAITING] = self._threads.waiting
+        if self._beats % LOOKS == 0:
+            slot[CONNECTIONS] = self._connections.count()
         if self._channel.on_beat is not None:
             self._channel.on_beat(now)
         self._beats += 1
@@ -65,7 +90,7 @@ class Vitals:
             and now - self._began > options.max_worker_lifetime
         ):
             return f"is older than {options.max_worker_lifetime:g} s"
-        if options.max_worker_memory and self._beats % MEMORY_LOOKS == 0:
+        if options.max_worker_memory and self._beats % LOOKS == 0:
             return self._memory_reason(options.max_worker_memory)
         return ""
 

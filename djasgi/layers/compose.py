@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from djasgi.layers.access import AccessLog
 from djasgi.layers.asgi import App, Middleware
@@ -14,6 +14,9 @@ from djasgi.layers.lifespan import State
 from djasgi.layers.proxy import ProxyHeaders
 from djasgi.layers.root_path import RootPath
 from djasgi.options import Options
+
+if TYPE_CHECKING:
+    from djasgi.threads import Threads  # at run time only for those who ask
 
 
 def wrap(app: App, middleware: Sequence[Middleware]) -> App:
@@ -32,13 +35,19 @@ def compose(
     *,
     state: Mapping[str, Any] | None,
     is_ready: Callable[[], bool] = lambda: True,
+    threads: Threads | None = None,
 ) -> App:
     """`app`, from `wrap`, in the layers that `options` ask for; with none, itself.
 
     From the outside: health, logged only with the level debug; proxy headers and root path, which say what the client asked for
     and so come before the access log that reports it; the access log; response
-    headers; the lifespan's `state`, None if the application has no lifespan.
+    headers; the lifespan's `state`, None if the application has no lifespan; the
+    `threads` for what is synchronous, around all that is the user's.
     """
+    if threads is not None:
+        from djasgi.layers.threads import ThreadLeases
+
+        app = ThreadLeases(app, threads)
     if state is not None:
         app = State(app, state)
     if options.header:

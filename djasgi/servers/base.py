@@ -105,6 +105,8 @@ SUPPLIED: Mapping[str, Support] = {
     "middleware": Supplied("layers around the application"),
     "server": Supplied("this choice"),
     "workers": Supplied("the supervisor starts the workers"),
+    "threads": Supplied("a layer"),
+    "handler": Supplied("put in the place of Django's before the import"),
     "loop": Supplied("the worker makes the loop"),
     "lifespan": Supplied("the worker runs the lifespan"),
     "native": Supplied("checked against the server's own configuration"),

@@ -20,7 +20,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from djasgi.errors import DjasgiError, ExitCode, ListenError
 from djasgi.supervisor import events, handover, report
-from djasgi.supervisor.board import ACTIVE, TOTAL, Board
+from djasgi.supervisor.board import (
+    ACTIVE,
+    CONNECTIONS,
+    LEASES,
+    THREADS,
+    TOTAL,
+    WAITING,
+    Board,
+)
 from djasgi.supervisor.children import Child
 from djasgi.supervisor.events import Event
 from djasgi.supervisor.handover import Inherited
@@ -713,6 +721,10 @@ class Supervisor:
         counters = {
             "requests": TOTAL,
             "active": ACTIVE,
+            "threads": THREADS,
+            "leases": LEASES,
+            "waiting": WAITING,
+            "connections": CONNECTIONS,
         }
         return {
             "number": child.number,

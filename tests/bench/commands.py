@@ -40,6 +40,7 @@ class Command:
     workers: int = 1
     access_log: bool = False
     options: tuple[str, ...] = ()
+    variables: tuple[tuple[str, str], ...] = ()
 
     def argv(self, port: int) -> list[str]:
         build = self._native if self.native else self._djasgi
@@ -65,6 +66,28 @@ class Command:
         if self.workers != 1:
             options.append(f"--workers={self.workers}")
         return [self.server, *options, *self.options, self.application]
+
+
+WSGI = "bench.wsgi:application"
+
+
+@dataclass(frozen=True, slots=True)
+class Gunicorn:
+    """The project on WSGI, one worker: `threads` 0 is the sync worker."""
+
+    threads: int = 0
+    variables: tuple[tuple[str, str], ...] = ()
+    server: str = "gunicorn"
+
+    def argv(self, port: int) -> list[str]:
+        options = [f"--bind=127.0.0.1:{port}", "--workers=1", "--log-level=warning"]
+        if self.threads:
+            options += ["--worker-class=gthread", f"--threads={self.threads}"]
+        return [sys.executable, "-m", "gunicorn", *options, WSGI]
+
+    def __str__(self) -> str:
+        """As it is typed in tests/bench/project."""
+        return shlex.join(["python", *self.argv(8000)[1:]])
 
 
 def environment() -> dict[str, str]:

@@ -47,7 +47,7 @@ def _tree(server: str, workers: int, rounds: int, seconds: int) -> Figure:
         with running(command) as process:
             process.wait_for_workers(workers)
             load.requests_per_second(process, seconds)
-            return sum(map(_pss, _tree_of(process.process.pid)))
+            return tree_memory(process.process.pid)
 
     return interleave(
         figure, rounds, lambda: mebibytes(djasgi), lambda: mebibytes(native)
@@ -66,6 +66,11 @@ def _further(server: str, four: Figure, eight: Figure) -> Figure:
 
 def _each(four: list[float], eight: list[float]) -> list[float]:
     return [(more - less) / 4 for less, more in zip(four, eight, strict=True)]
+
+
+def tree_memory(pid: int) -> float:
+    """The memory of a process and all its descendants, in MiB."""
+    return sum(map(_pss, _tree_of(pid)))
 
 
 def _tree_of(pid: int) -> list[int]:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 
-from tests.bench.commands import PROJECT, Command, environment
+from tests.bench.commands import PROJECT, Command, Gunicorn, environment
 
 BOOT_LIMIT = 60.0
 PAUSE = 0.002
@@ -30,7 +30,7 @@ class BenchError(Exception):
 class Running:
     """A started command; `started` is the monotonic time before it was."""
 
-    def __init__(self, command: Command, log: Path) -> None:
+    def __init__(self, command: Command | Gunicorn, log: Path) -> None:
         self.command = command
         self.port = free_port()
         self.log = log
@@ -39,7 +39,7 @@ class Running:
             self.process = subprocess.Popen(
                 command.argv(self.port),
                 cwd=PROJECT,
-                env=environment(),
+                env=environment() | dict(command.variables),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -121,7 +121,7 @@ class Running:
 
 
 @contextmanager
-def running(command: Command) -> Iterator[Running]:
+def running(command: Command | Gunicorn) -> Iterator[Running]:
     """Start `command` in the benchmark's project; nothing of it is left at the end."""
     with tempfile.TemporaryDirectory() as folder:
         process = Running(command, Path(folder, "log"))

@@ -16,12 +16,12 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 
-from tests.bench import launch, lifecycle, load, memory, startup, throughput
+from tests.bench import launch, lifecycle, load, memory, speed, startup, throughput
 from tests.bench.commands import SERVERS
 from tests.bench.figures import Figure, table
 from tests.bench.process import BenchError, progress
 
-PARTS = ("startup", "launch", "throughput", "memory", "lifecycle")
+PARTS = ("startup", "launch", "throughput", "memory", "lifecycle", "speed")
 
 
 def main() -> int:
@@ -48,6 +48,8 @@ def measure(
     rounds, servers, seconds = arguments.rounds, arguments.servers, arguments.seconds
     if part in ("throughput", "memory") and not load.available():
         notes.append(f"{part} {load.MISSING}")
+    elif part == "speed" and not (speed.available() and load.available()):
+        notes.append(f"{part} {speed.MISSING}")
     elif part == "memory" and not memory.available():
         notes.append(f"{part} {memory.MISSING}")
     elif part == "startup":
@@ -56,6 +58,8 @@ def measure(
         yield from launch.measure(servers, rounds or launch.ROUNDS)
     elif part == "throughput":
         yield from throughput.measure(servers, rounds or throughput.ROUNDS, seconds)
+    elif part == "speed":
+        yield from speed.measure(servers, rounds or speed.ROUNDS, seconds)
     elif part == "lifecycle":
         yield from lifecycle.measure(servers, rounds or lifecycle.ROUNDS, seconds)
     else:

@@ -159,7 +159,7 @@ def quiet(server: str, pool: Pool) -> Server:
     def quiet(_server: str, folder: Path, start: Start) -> Server:
         process = start(
             *("--log-level", "error", "--no-proxy-headers", "--lifespan", "off"),
-            *("--loop", "uvloop", "--workers", "0"),
+            *("--loop", "uvloop", "--workers", "0", "--threads", "0"),
             address=("--uds", str(folder / "s")),
         )
         until((folder / "s").exists, "the unix socket")
@@ -301,6 +301,16 @@ def test_loop_is_the_one_asked_for(full: Server, quiet: Server) -> None:
 @probes("loop")
 def test_loop_is_uvloop_by_itself(plain: Server) -> None:
     assert plain.seen()["loop"] == "uvloop"
+
+
+@probes("threads")
+def test_threads_are_those_of_a_pool_unless_switched_off(
+    plain: Server, quiet: Server
+) -> None:
+    assert plain.seen()["thread"].startswith("djasgi-request-")
+    with unix(socket_of(quiet)) as sock:
+        send(sock, "/")
+        assert not json.loads(answer(sock)[1])["thread"].startswith("djasgi")
 
 
 @probes("lifespan")

@@ -87,9 +87,13 @@ def test_plain_project(project: Path) -> None:
     ]
     serving = section(lines, "Serving")
     assert re.fullmatch(r"server uvicorn \d[\d.]* default", serving[0])
-    assert serving[1:3] == ["bind 127.0.0.1:8000 default", "workers 1 default"]
+    assert serving[1:4] == [
+        "bind 127.0.0.1:8000 default",
+        "workers 1 default",
+        "handler djasgi default",
+    ]
     assert re.fullmatch(
-        r"and \d+ options at their defaults: djasgi explain --all", serving[3]
+        r"and \d+ options at their defaults: djasgi explain --all", serving[4]
     )
     assert "Variables" not in lines
 
@@ -104,10 +108,11 @@ def test_environment_with_the_origin_of_each_value(configured: Path) -> None:
     ]
     serving = section(lines, "Serving")
     assert re.fullmatch(r"server hypercorn \d[\d.]* pyproject.toml:6", serving[0])
-    assert serving[1:6] == [
+    assert serving[1:7] == [
         "bind [::]:9000 PORT",
         "workers 4 WEB_CONCURRENCY",
         "instead of 2, pyproject.toml:7",
+        "handler djasgi default",
         f"env-file {configured / 'stage.env'} pyproject.toml:8",
         "keep-alive 30 pyproject.toml:2",
     ]
@@ -117,6 +122,21 @@ def test_environment_with_the_origin_of_each_value(configured: Path) -> None:
         f"NAME {MASK} stage.env:1",
         f"DATABASE_URL {MASK} stage.env:2",
     ]
+
+
+def test_thread_hops_of_a_request(tmp_path: Path) -> None:
+    """Before and after, if the middleware is a list that can be read."""
+    root = copy_project("startproject", tmp_path)
+    serving = section(explain(root), "Serving")
+    assert serving[3] == "handler djasgi, 11 thread hops → 1 default"
+    serving = section(explain(root, "--handler", "django"), "Serving")
+    assert serving[3] == "handler django, 11 thread hops --handler"
+    handler = explained(root)["handler"]
+    assert handler == {
+        "name": "djasgi",
+        "reason": "",
+        "thread_hops": {"django": 11, "djasgi": 1},
+    }
 
 
 def test_json_says_the_same(configured: Path) -> None:

@@ -13,7 +13,7 @@ from djasgi.options import Options
 from djasgi.supervisor.board import ACTIVE, BEAT, TOTAL, Board
 from djasgi.supervisor.liveness import BEATS
 from djasgi.supervisor.worker import Channel, Stop
-from djasgi.vitals import ASK_AGAIN, MEMORY_LOOKS, Vitals
+from djasgi.vitals import ASK_AGAIN, LOOKS, Vitals
 
 
 class Worker:
@@ -32,7 +32,7 @@ class Worker:
             loop = asyncio.get_running_loop()
             later: list[Any] = []
             loop.call_later = lambda *args: later.append(args)  # type: ignore[assignment,method-assign]  # the clock
-            one = Vitals(self.channel, self.options, cast("Any", self.requests))
+            one = Vitals(self.channel, self.options, cast("Any", self.requests), None)
             for beat in range(number):
                 one.beat()
                 assert later == [(BEATS, one.beat)]
@@ -83,7 +83,7 @@ def test_a_limit_that_is_reached_asks_for_a_successor(
 ) -> None:
     worker = Worker(total, **options)
 
-    worker.beats(MEMORY_LOOKS)
+    worker.beats(LOOKS)
 
     assert [message["type"] for message in worker.told] == ["retire"] * bool(reason)
     assert not reason or worker.told[0]["reason"].endswith(reason)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 
+from django.contrib.auth.models import Group
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
@@ -29,8 +30,26 @@ async def block(request: HttpRequest) -> HttpResponse:
     return HttpResponse("late")
 
 
+async def awaited(request: HttpRequest) -> HttpResponse:
+    return HttpResponse("hello")
+
+
+def blocked(request: HttpRequest, milliseconds: int) -> HttpResponse:
+    time.sleep(milliseconds / 1000)  # noqa: TID251 - a query, a call of a service
+    return HttpResponse("waited")
+
+
+def account(request: HttpRequest) -> HttpResponse:
+    """The user of the session, and one query of the view's own."""
+    groups = Group.objects.count()
+    return HttpResponse(f"{request.user.get_username()} {groups}")
+
+
 urlpatterns = [
     path("", page),
+    path("awaited", awaited),
+    path("blocked/<int:milliseconds>", blocked),
+    path("account", account),
     path("pid", pid),
     path("who", who),
     path("block", block),

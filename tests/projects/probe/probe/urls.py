@@ -2,7 +2,9 @@ import asyncio
 import os
 import socket
 import sys
+import threading
 
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
 from django.urls import path
@@ -23,6 +25,7 @@ async def index(request):
             "remote": request.META.get("REMOTE_ADDR"),
             "secure": request.is_secure(),
             "order": scope.get("order"),
+            "thread": (await sync_to_async(threading.current_thread)()).name,
             "made": scope.get("made", False),
             "state": scope.get("state"),
         }

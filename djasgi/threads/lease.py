@@ -1,0 +1,89 @@
+"""What one request or websocket connection has of the threads."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from contextlib import suppress
+from contextvars import ContextVar
+from types import GeneratorType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from djasgi.threads.thread import Call, PoolThread
+
+if TYPE_CHECKING:
+    from djasgi.threads.pool import Pool
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+current: ContextVar[Lease | None] = ContextVar("djasgi_lease", default=None)
+"""The lease of this request."""
+
+
+def release() -> None:
+    """The request's last hop is over: its thread goes back; a later call binds again.
+
+    To be called in the thread at the end of the hop, or in the event loop after it.
+    While calls of the request are queued or running it takes effect after them; without
+    a lease it does nothing.
+    """
+    lease = current.get()
+    if lease is not None:
+        lease.release()
+
+
+class Lease(Executor):
+    """Runs the calls of one request or websocket connection one by one on one thread.
+
+    It is bound to a thread when its first call starts. The lease of a request keeps it
+    until the request has ended, that of a websocket connection while it has calls.
+
+    Tasks may outlive their request. On Django their calls get a new thread, made for
+    what is left of that request (asgiref: SyncToAsync.__call__); so they do here, and
+    it ends with the tasks that have used it.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.epoch = pool.epoch
+        self.thread: PoolThread | None = None
+        self.calls: deque[Call] = deque()
+        # Whether a call of this lease runs, or waits for a thread.
+        self.busy = False
+        self.ended = False
+        self.released = False
+        self.rows: weakref.ref[GeneratorType[Any, Any, Any]] | None = None
+        self.tasks: set[asyncio.Task[Any]] = set()
+
+    def submit(
+        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T]:
+        """Queue a call. Raises RuntimeError once the pool is closed."""
+        future: Future[T] = Future()
+        self.pool.submit(self, Call(fn, args, kwargs, future))
+        return future
+
+    def release(self) -> None:
+        """Give the thread back after the calls so far; a later one binds again."""
+        self.pool.release(self)
+
+    def end(self) -> None:
+        """The request is over. What still runs, runs on; its thread is free after it."""
+        self.pool.end(self)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the lease; its calls are neither waited for nor cancelled."""
+        self.end()
+
+
+def unfinished_rows(call: Call) -> GeneratorType[Any, Any, Any] | None:
+    """The suspended generator that a function called through asgiref was given."""
+    with suppress(AttributeError, IndexError, TypeError):
+        for argument in call.function.args[-1].args:  # type: ignore[attr-defined]
+            if isinstance(argument, GeneratorType) and argument.gi_frame is not None:
+                return argument
+    return None
