@@ -66,12 +66,12 @@ test-all: ## the tests on every interpreter that is here, and with the oldest de
 
 test-3.%: .venv-3.%/.installed
 	@echo "Python 3.$*: $$(.venv-3.$*/bin/python -m django --version | sed 's/^/Django /')"
-	.venv-3.$*/bin/python -m $(PYTEST)
+	.venv-3.$*/bin/python -m $(PYTEST) -m ''
 
 test-lowest: .venv-lowest/.installed ## the tests on Python 3.11 with the oldest dependencies
 	@echo "Python 3.11, oldest dependencies:"
 	.venv-lowest/bin/python -m pip list --disable-pip-version-check
-	.venv-lowest/bin/python -m $(PYTEST)
+	.venv-lowest/bin/python -m $(PYTEST) -m ''
 
 test-django: $(VENV)/.installed ## Django's own suite with djasgi's handler and without
 	$(BIN)/python -m tests.django.run $(ARGS)

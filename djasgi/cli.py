@@ -20,7 +20,7 @@ from djasgi.options import OPTIONS, SECTIONS, Spec
 
 COMMANDS = {
     "Run": ("serve", "manage"),
-    "Understand": ("explain", "servers"),
+    "Understand": ("explain", "check", "servers"),
     "Operate": ("status", "reload", "stop"),
 }
 
@@ -255,6 +255,80 @@ def explain_command(*, output_format: str, every: bool, **parameters: Any) -> in
     else:
         click.echo(explain.text(plan, every=every), color=True)
     return ExitCode.STOPPED
+
+
+LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
+
+
+@_options()
+@cli.command("check", cls=_Command, context_settings=CONTEXT)
+@click.option("--deploy", is_flag=True, help="Check as for production.")
+@click.option("--probe", is_flag=True, help="Start a worker and ask it, too.")
+@click.option(
+    "--fail-level",
+    type=click.Choice(LEVELS, case_sensitive=False),
+    default="ERROR",
+    show_default=True,
+    help="The least level that makes the exit code 1.",
+)
+@click.option("--only", multiple=True, metavar="ID", help="Only this. Repeatable.")
+@click.option("--skip", multiple=True, metavar="ID", help="Not this. Repeatable.")
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["text", "json", "github"]),
+    default="text",
+    show_default=True,
+    help="For people, for machines, or as annotations.",
+)
+@click.option("--list", "listing", is_flag=True, help="List the checks and exit.")
+@click.option("--explain", "explained", metavar="ID", help="Explain a check and exit.")
+def check_command(
+    *,
+    deploy: bool,
+    probe: bool,
+    fail_level: str,
+    only: tuple[str, ...],
+    skip: tuple[str, ...],
+    output_format: str,
+    listing: bool,
+    explained: str | None,
+    **parameters: Any,
+) -> int:
+    """What bites Django on ASGI, found before production.
+
+    Takes the same arguments as serve and checks what it would serve; Django's own
+    system checks are among them. Exit code 1 with findings at or above --fail-level.
+    """
+    # Neither imports nor syntax trees make garbage worth looking for.
+    gc.disable()
+    from djasgi import checking, findings, output, run
+    from djasgi.checks.base import Level, all_checks, named
+    from djasgi.logs import use_color
+    from djasgi.plan import resolve
+
+    if listing:
+        click.echo(findings.listed(all_checks().values()))
+        return ExitCode.STOPPED
+    if explained:
+        click.echo(findings.explanation(named(explained)))
+        return ExitCode.STOPPED
+    plan = resolve("check", _given(parameters), os.environ, _working_directory())
+    run.vet(plan)
+    request = checking.Request(deploy=deploy, probe=probe, only=only, skip=skip)
+    report = checking.run(plan, request)
+    match output_format:
+        case "json":
+            click.echo(findings.as_json(report))
+        case "github":
+            click.echo(findings.github(report))
+        case _:
+            color = use_color(sys.stdout, os.environ)
+            click.echo(findings.text(report, color=color), color=True)
+    if report.error is not None:
+        output.report(report.error)
+        return report.error.exit_code
+    return ExitCode.FAILURE if report.reaches(Level[fail_level.upper()]) else 0
 
 
 @cli.command(cls=_Command, context_settings=CONTEXT)

@@ -45,6 +45,7 @@ class Configuration:
     path: Path | None = None
     options: Mapping[str, Entry] = field(default_factory=dict)
     environments: Mapping[str, EnvironmentTable] = field(default_factory=dict)
+    silence: tuple[str, ...] = ()  # ids of checks
 
 
 def read_configuration(start: Path, cwd: Path | None = None) -> Configuration:
@@ -194,14 +195,21 @@ class _Reader:
             raise self.error(
                 ("env",), "expected tables such as [tool.djasgi.env.production]"
             )
-        base = {key: value for key, value in settings.items() if key != "env"}
+        silence = settings.get("silence", [])
+        if not isinstance(silence, list) or not all(
+            isinstance(name, str) for name in silence
+        ):
+            raise self.error(("silence",), "expected a list of ids of checks")
+        own = ("env", "silence")
+        base = {key: value for key, value in settings.items() if key not in own}
         return Configuration(
             path=self.path,
-            options=self.options(base, (), extra=("env",)),
+            options=self.options(base, (), extra=own),
             environments={
                 name: self.environment(name, table)
                 for name, table in environments.items()
             },
+            silence=tuple(silence),
         )
 
     def environment(self, name: str, table: object) -> EnvironmentTable:

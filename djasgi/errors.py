@@ -17,7 +17,9 @@ class ExitCode(IntEnum):
 
 EXIT_CODES: dict[ExitCode, str] = {
     ExitCode.STOPPED: "stopped as asked",
-    ExitCode.FAILURE: "unexpected failure",
+    ExitCode.FAILURE: (
+        "unexpected failure; for check: findings at or above --fail-level"
+    ),
     ExitCode.USAGE: (
         "what was typed or configured is wrong: option, value, configuration file, "
         "environment, contradiction"

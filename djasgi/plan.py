@@ -51,6 +51,7 @@ class LaunchPlan:
     binds: tuple[Bind, ...]
     warnings: tuple[str, ...] = ()
     configuration: Path | None = None
+    silence: tuple[str, ...] = ()  # the checks whose findings are known
 
     @property
     def path(self) -> Path:
@@ -134,6 +135,7 @@ def resolve(
         binds=binds,
         warnings=tuple(warnings),
         configuration=configuration.path,
+        silence=configuration.silence,
     )
     _refuse_development_settings(plan)
     return plan

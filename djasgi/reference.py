@@ -144,6 +144,32 @@ def support_table() -> str:
     )
 
 
+def checks_table() -> str:
+    """Every check of `djasgi check`: id, level, what it finds, when it is run."""
+    from djasgi.checks.base import Needs, all_checks
+
+    where = {
+        Needs.FILES: "the files",
+        Needs.SETTINGS: "the settings",
+        Needs.LOADED: "the project",
+        Needs.SERVED: "a worker: `--probe`",
+    }
+    return "\n".join(
+        _markdown(
+            ("Id", "Level", "Finds", "Looks at"),
+            [
+                (
+                    f"`{check.id}`",
+                    check.level.word,
+                    check.title,
+                    where[check.needs] + (", in production" if check.deploy else ""),
+                )
+                for check in all_checks().values()
+            ],
+        )
+    )
+
+
 def exit_codes_table() -> str:
     """What the exit status means."""
     return "\n".join(

@@ -50,6 +50,7 @@ SUPPORT: Mapping[str, Support] = {
 }
 
 LACKS = (
+    "reload without losing requests",
     "finish requests in flight when it stops",
     "run more than one worker",
     "send lifespan events",

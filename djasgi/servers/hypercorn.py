@@ -54,6 +54,7 @@ SUPPORT: Mapping[str, Support] = {
 }
 
 LACKS = (
+    "keep the old code when the new does not load",
     "finish requests when it stops several workers",
     "replace a worker that was killed",
     "exit with an error when the project does not import",

@@ -60,6 +60,7 @@ SUPPORT: Mapping[str, Support] = {
 }
 
 LACKS = (
+    "keep the old code when the new does not load",
     "cut a client that never finishes the head of its request",
     "trust a proxy that comes through a unix socket",
     "listen on several addresses",

@@ -39,6 +39,9 @@ SOON = 10.0
 """Seconds within which something has been done at once, on a busy machine too."""
 
 LOOPS = pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+SLOW_LOOPS = pytest.mark.parametrize(
+    "loop", ["uvloop", pytest.param("asyncio", marks=pytest.mark.slow)]
+)
 
 
 @pytest.fixture(params=SERVERS)
@@ -149,7 +152,9 @@ def let_pass(seconds: float) -> None:
     threading.Event().wait(seconds)
 
 
-@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize(
+    "tls", [pytest.param(False, marks=pytest.mark.slow), True], ids=["plain", "tls"]
+)
 def test_client_that_reads_slowly_gets_the_end(
     server: str, sock: socket.socket, files: Path, tls: bool
 ) -> None:
@@ -483,7 +488,7 @@ def reuse_while_it_is_replaced(
     return reusers
 
 
-@LOOPS
+@SLOW_LOOPS
 def test_nobody_who_uses_a_connection_again_is_reset(
     server: str, sock: socket.socket, loop: str
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 from djasgi.compatibility import VERIFIED
 from djasgi.options import SERVERS
 from tests.support.command import djasgi
+from tests.support.probes import probes
 from tests.support.server import Server, copy_project
 
 each_server = pytest.mark.parametrize("server", SERVERS)
@@ -94,6 +95,7 @@ def test_every_asgi_file_gets_it(server: str, asgi: str, tmp_path: Path) -> None
         assert process.stop() == 0
 
 
+@probes("handler")
 @each_server
 def test_djangos_own(server: str, tmp_path: Path) -> None:
     root = project(tmp_path, ROUTED)

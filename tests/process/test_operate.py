@@ -39,7 +39,14 @@ def test_an_instance_is_shown_reloaded_and_stopped(
         assert header.split() == [
             *("worker", "pid", "generation", "state", "age", "requests", "memory")
         ]
-        rows = [line.split() for line in lines[lines.index(header) + 1 :]]
+        start = lines.index(header) + 1
+        end = lines.index("", start)
+        rows = [line.split() for line in lines[start:end]]
+        assert lines[end + 1].split() == [
+            *("worker", "active", "requests", "threads", "leases", "waiting"),
+            "connections",
+        ]
+        assert [line.split()[0] for line in lines[end + 2 :]] == ["1", "2"]
         assert [row[1] for row in rows] == [str(pid) for pid in process.workers()]
         assert {row[3] for row in rows} == {"ready"}
 
