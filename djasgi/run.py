@@ -50,7 +50,8 @@ def vet(plan: LaunchPlan) -> None:
     server = plan.options.server
     support = servers.support(server)
     for name, value in plan.values.items():
-        if value.asked and isinstance(support[name], Refused):
+        wanted = value.asked and value.value != OPTIONS[name].default
+        if wanted and isinstance(support[name], Refused):
             able = [
                 other
                 for other in SERVERS
@@ -349,7 +350,8 @@ def _open_listeners(
 
 
 def _load_tls(plan: LaunchPlan) -> Tls | None:
-    if not any(v.asked for name, v in plan.values.items() if name.startswith("ssl_")):
+    of_tls = ("ssl_", "http2")
+    if not any(v.asked for name, v in plan.values.items() if name.startswith(of_tls)):
         return None
     from djasgi.tls import load_tls
 

@@ -34,6 +34,7 @@ class Tls:
     ciphers: str | None
     min_version: str
     context: ssl.SSLContext
+    http2: bool = False
 
     def __repr__(self) -> str:
         return f"Tls({str(self.certfile)!r})"  # never the password
@@ -52,7 +53,8 @@ def load_tls(options: Options) -> Tls | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _VERSIONS[options.ssl_min_version]
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-    context.set_alpn_protocols(["http/1.1"])
+    known = ["h2", "http/1.1"] if options.http2 else ["http/1.1"]
+    context.set_alpn_protocols(known)
     _load_certificate(context, options.ssl_certfile, options.ssl_keyfile, password)
     _load_authorities(context, options.ssl_ca_certs)
     context.verify_mode = _REQUIREMENTS[options.ssl_cert_reqs]
@@ -66,6 +68,7 @@ def load_tls(options: Options) -> Tls | None:
         ciphers=options.ssl_ciphers,
         min_version=options.ssl_min_version,
         context=context,
+        http2=options.http2,
     )
 
 
@@ -74,7 +77,8 @@ def _refuse_contradictions(options: Options) -> None:
         given = [
             spec.flag
             for field, spec in OPTIONS.items()
-            if field.startswith("ssl_") and getattr(options, field) != spec.default
+            if field.startswith(("ssl_", "http2"))
+            and getattr(options, field) != spec.default
         ]
         if given:
             raise UsageError(

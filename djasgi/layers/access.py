@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import re
 from collections.abc import Sequence
@@ -11,12 +10,9 @@ from time import perf_counter
 from typing import Any
 from urllib.parse import quote
 
+from djasgi import records
 from djasgi.layers.asgi import App, Message, Receive, Scope, Send
 from djasgi.layers.peers import TrustedPeers
-
-logger = logging.getLogger("djasgi.access")
-
-_MESSAGE = "%s %s %s HTTP/%s %s %d %.1fms %s"
 
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 _PATH_SAFE = "/!$&'()*+,;=:@~"  # pchar (RFC 3986, section 3.3)
@@ -52,7 +48,7 @@ class AccessLog:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
-        if kind not in ("http", "websocket") or not logger.isEnabledFor(logging.INFO):
+        if kind not in ("http", "websocket") or not records.is_enabled():
             await self.app(scope, receive, send)
             return
         exchange = (_Response if kind == "http" else _WebSocket)(
@@ -106,23 +102,8 @@ class _Exchange:
         fields["event"] = event
         fields["status"] = status
         fields["bytes"] = self.bytes
-        fields["duration"] = duration = round((perf_counter() - self.started) * 1e3, 3)
-        args = (
-            fields["client"] or "-",
-            fields["method"],
-            fields["path"],
-            fields["http_version"],
-            words,
-            self.bytes,
-            duration,
-            fields["request_id"],
-        )
-        # Not logger.info(), which walks the stack to find its caller.
-        record = logging.getLogRecordFactory()(
-            logger.name, logging.INFO, "", 0, _MESSAGE, args, None
-        )
-        record.__dict__.update(fields)
-        logger.handle(record)
+        fields["duration"] = round((perf_counter() - self.started) * 1e3, 3)
+        records.emit(fields, words)
 
 
 class _Response(_Exchange):

@@ -11,6 +11,7 @@ from djasgi.layers.asgi import App, Middleware
 from djasgi.layers.headers import ResponseHeaders
 from djasgi.layers.health import Health
 from djasgi.layers.lifespan import State
+from djasgi.layers.limits import LimitConcurrency, MaxBodySize, RequestTimeout
 from djasgi.layers.proxy import ProxyHeaders
 from djasgi.layers.root_path import RootPath
 from djasgi.options import Options
@@ -39,10 +40,11 @@ def compose(
 ) -> App:
     """`app`, from `wrap`, in the layers that `options` ask for; with none, itself.
 
-    From the outside: health, logged only with the level debug; proxy headers and root path, which say what the client asked for
-    and so come before the access log that reports it; the access log; response
-    headers; the lifespan's `state`, None if the application has no lifespan; the
-    `threads` for what is synchronous, around all that is the user's.
+    From the outside: health, logged only with the level debug; proxy headers and root
+    path, which say what the client asked for and so come before the access log that
+    reports it; the access log; response headers; the limits; the lifespan's `state`,
+    None if the application has no lifespan; the `threads` for what is synchronous,
+    around all that is the user's.
     """
     if threads is not None:
         from djasgi.layers.threads import ThreadLeases
@@ -50,6 +52,12 @@ def compose(
         app = ThreadLeases(app, threads)
     if state is not None:
         app = State(app, state)
+    if options.request_timeout:
+        app = RequestTimeout(app, options.request_timeout)
+    if options.max_body_size:
+        app = MaxBodySize(app, options.max_body_size)
+    if options.limit_concurrency:
+        app = LimitConcurrency(app, options.limit_concurrency)
     if options.header:
         app = ResponseHeaders(app, options.header)
     trusted = options.forwarded_allow_ips if options.proxy_headers else None

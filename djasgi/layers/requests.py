@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from http import HTTPStatus
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
+from djasgi.layers.answers import answer
 from djasgi.layers.asgi import App, Message, Receive, Scope, Send
+from djasgi.layers.socket import Socket
+
+logger = logging.getLogger("djasgi")
+
+_INTERNAL_SERVER_ERROR = HTTPStatus.INTERNAL_SERVER_ERROR
+_OURS = {str(path) for path in Path(__file__).parent.glob("*.py")}
 
 _MOMENT = 0.1
 """Seconds between the start of a response and a body that comes in one piece, at most."""
@@ -21,7 +32,7 @@ class Requests:
         self.app = app
         self.total = 0
         self.stream_grace: float | None = None  # None while nothing drains
-        self._running: set[object] = set()
+        self._running: set[_Exchange | Socket] = set()
 
     @property
     def active(self) -> int:
@@ -42,36 +53,67 @@ class Requests:
                 exchange.limit(self.stream_grace)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application, and end in its place what it leaves unfinished.
+
+        It always returns, unless it is cancelled: how an application fails is told to
+        the client and to the log in the same way under every server, and a server cuts
+        a response that has started and is not complete.
+        """
         self.total += 1
-        if scope["type"] != "http":
-            await self._websocket(scope, receive, send)
-            return
-        exchange = _Exchange(self, scope, receive, send)
+        exchange: _Exchange | Socket
+        if scope["type"] == "http":
+            exchange = _Exchange(self, scope, receive, send)
+        else:
+            exchange = Socket(scope, receive, send)
         self._running.add(exchange)
+        error: Exception | None = None
         try:
             await self.app(scope, exchange.receive, exchange.send)
         except asyncio.CancelledError:
             if not exchange.ended or _is_cancelled():
+                await exchange.fail()
                 raise
+        except Exception as raised:  # noqa: BLE001  # an application may raise anything
+            error = raised
         finally:
             self._running.discard(exchange)
             if exchange.timer is not None:
                 exchange.timer.cancel()
-        if exchange.ended:
+        if error is not None:
+            _report_error(error)
+            await exchange.fail()
+        elif exchange.ended:
             await exchange.finish()
-
-    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        running = object()
-        self._running.add(running)
-        try:
-            await self.app(scope, receive, send)
-        finally:
-            self._running.discard(running)
+        elif not exchange.complete:
+            if not exchange.gone:
+                _report_end(scope, exchange)
+            await exchange.fail()
 
 
 def _is_cancelled() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def _report_error(error: Exception) -> None:
+    logger.error(
+        "exception in the application", exc_info=(type(error), error, _frames(error))
+    )
+
+
+def _report_end(scope: Scope, exchange: _Exchange | Socket) -> None:
+    if exchange.start is None:
+        logger.error("the application returned without a response")
+    elif scope["type"] == "http":
+        logger.error("the application returned without the end of its response")
+
+
+def _frames(error: Exception) -> TracebackType | None:
+    """The traceback from the application on: without what is always around it."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename in _OURS:
+        frames = frames.tb_next
+    return frames
 
 
 class _Exchange:
@@ -83,6 +125,7 @@ class _Exchange:
     start: Message | None = None
     complete = False
     ended = False
+    gone = False
     timer: asyncio.TimerHandle | None = None
 
     def __init__(
@@ -96,15 +139,21 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         kind = message["type"]
         if kind == "http.response.body":
+            if self.start is None or self.complete:
+                raise _unexpected(kind)
             if not message.get("more_body", False):
                 self.complete = True
         elif kind == "http.response.start":
+            if self.start is not None:
+                raise _unexpected(kind)
             self.start = message
             grace = self._requests.stream_grace
             if grace is not None:
                 if self._scope["http_version"].startswith("1"):
                     message = _last(message)
                 self.limit(grace)
+        else:
+            raise _unexpected(kind)
         await self._send(message)
 
     async def receive(self) -> Message:
@@ -112,13 +161,16 @@ class _Exchange:
             return {"type": "http.disconnect"}
         self._receiver = asyncio.current_task()
         try:
-            return await self._receive()
+            message = await self._receive()
         except asyncio.CancelledError:
             if not self._was_interrupted():
                 raise
             return {"type": "http.disconnect"}
         finally:
             self._receiver = None
+        if message["type"] == "http.disconnect":
+            self.gone = True
+        return message
 
     def _was_interrupted(self) -> bool:
         """Whether it was `end` that has cancelled `receive`, and nobody else too."""
@@ -140,6 +192,16 @@ class _Exchange:
             self._cancelling = self._receiver.cancelling()
             self._receiver.cancel()
 
+    async def fail(self) -> None:
+        """Answer with 500, if there is nothing of an answer yet."""
+        if self.start is None:
+            await answer(
+                self._scope,
+                self.send,
+                _INTERNAL_SERVER_ERROR,
+                (b"connection", b"close"),
+            )
+
     async def finish(self) -> None:
         """End what the application has left unfinished, if that is no lie."""
         if self.complete or self.start is None:
@@ -150,6 +212,10 @@ class _Exchange:
             await self._send(
                 {"type": "http.response.body", "body": b"", "more_body": False}
             )
+
+
+def _unexpected(kind: str) -> RuntimeError:
+    return RuntimeError(f"Unexpected ASGI message {kind!r}.")
 
 
 def _last(start: Message) -> Message:

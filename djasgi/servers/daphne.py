@@ -37,6 +37,9 @@ SUPPORT: Mapping[str, Support] = {
     "backlog": Adapted("djasgi listens, Twisted adopts the socket"),
     "keep_alive": Adapted("timeOut of Twisted's HTTP factory"),
     "header_timeout": Adapted("a timer in Twisted's HTTP channel"),
+    "http2": Adapted("chosen in the TLS handshake, and held to the same rules"),
+    "max_body_size": Adapted("a layer, and no more than that is read before it"),
+    "max_head_size": Adapted("measured in Twisted's HTTP channel"),
     "server_header": Adapted("server_name, empty when off", "/--no-server-name"),
     "date_header": Adapted("added to the response, daphne sends none"),
     "ws_max_size": Adapted(

@@ -115,5 +115,5 @@ def _row(figure: Figure) -> tuple[str, str, str, str, str, str]:
 
 
 def _quantity(value: float, unit: str) -> str:
-    digits = {"s": 3, "MiB": 1, "times": 2}.get(unit, 0)
+    digits = {"s": 3, "MiB": 1, "times": 2, "µs": 2}.get(unit, 0)
     return f"{value:,.{digits}f} {unit}"

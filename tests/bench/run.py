@@ -16,12 +16,29 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 
-from tests.bench import launch, lifecycle, load, memory, speed, startup, throughput
+from tests.bench import (
+    launch,
+    layers,
+    lifecycle,
+    load,
+    memory,
+    speed,
+    startup,
+    throughput,
+)
 from tests.bench.commands import SERVERS
 from tests.bench.figures import Figure, table
 from tests.bench.process import BenchError, progress
 
-PARTS = ("startup", "launch", "throughput", "memory", "lifecycle", "speed")
+PARTS = (
+    "startup",
+    "launch",
+    "layers",
+    "throughput",
+    "memory",
+    "lifecycle",
+    "speed",
+)
 
 
 def main() -> int:
@@ -54,6 +71,8 @@ def measure(
         notes.append(f"{part} {memory.MISSING}")
     elif part == "startup":
         yield from startup.measure(rounds or startup.ROUNDS)
+    elif part == "layers":
+        yield from layers.measure(rounds or layers.ROUNDS)
     elif part == "launch":
         yield from launch.measure(servers, rounds or launch.ROUNDS)
     elif part == "throughput":

@@ -212,7 +212,7 @@ def test_the_plan_that_would_be_served_is_checked(
 def test_what_the_server_cannot_do_is_refused_as_by_serve(
     tmp_path: Path, zygote: Zygote
 ) -> None:
-    arguments = ("--server", "hypercorn", "--ws-ping-timeout", "5")
+    arguments = ("--server", "uvicorn", "--http2")
     served = zygote.run("serve", *arguments, cwd=write(tmp_path))
     checked = zygote.run("check", *arguments, cwd=tmp_path)
     assert (checked.code, checked.stderr) == (served.code, served.stderr)

@@ -21,9 +21,10 @@ import pytest
 import trustme
 from websockets.exceptions import ConnectionClosed
 
-from djasgi.options import OPTIONS, SERVERS
+from djasgi.options import SERVERS
+from tests.support import http2
 from tests.support.command import djasgi
-from tests.support.probes import all_probes, probes
+from tests.support.probes import probes
 from tests.support.process import TIMEOUT, until
 from tests.support.server import (
     Gate,
@@ -47,20 +48,9 @@ MAX_MESSAGE = 1000
 
 NATIVE = {
     "uvicorn": "ws_per_message_deflate=off",
-    "hypercorn": "h11_max_incomplete_size=200000",
+    "hypercorn": "keep_alive_max_requests=2",
     "daphne": "http_timeout=1",
 }
-
-
-def test_every_option_is_probed_on_every_server() -> None:
-    """The fixtures of a probe are parametrised with the servers, all of them."""
-    found = all_probes()
-    assert {probe.option for probe in found} == set(OPTIONS)
-    for probe in found:
-        assert probe.fixtures & BY_SERVER, probe
-
-
-BY_SERVER = {"server", "plain", "full", "quiet", "platform", "secure"}
 
 
 @pytest.fixture(params=SERVERS)
@@ -136,8 +126,7 @@ def full(server: str, pool: Pool) -> Server:
         options += ["--server-header", "--no-date-header", "--log-format", "json"]
         options += ["--keep-alive", str(SHORT), "--header-timeout", str(SHORT)]
         options += ["--ws-max-size", str(MAX_MESSAGE), "--ws-ping-interval", str(SHORT)]
-        if server != "hypercorn":
-            options += ["--ws-ping-timeout", str(SHORT)]
+        options += ["--ws-ping-timeout", str(SHORT)]
         options += ["-o", NATIVE[server]]
         binds = ["127.0.0.1:0", "[::1]:0", f"unix:{folder / 's'}"]
         address = [word for bind in binds for word in ("--bind", bind)]
@@ -181,6 +170,7 @@ def platform(server: str, pool: Pool) -> Server:
                 "FORWARDED_ALLOW_IPS": "192.0.2.1",
                 "DJANGO_SETTINGS_MODULE": "probe.staging",
                 "DJASGI_ACCESS_LOG": "off",
+                "DJASGI_PRELOAD": "off",  # whose process would be counted
             }
             return start(address=(), env=variables).ready()
 
@@ -283,7 +273,8 @@ def test_no_worker_is_this_process(quiet: Server) -> None:
 
 @probes("workers")
 def test_workers_auto_prints_its_arithmetic(server: str, project: Path) -> None:
-    with Server(project, "--server", server, "--workers", "auto") as process:
+    arguments = ("--workers", "auto", "--preload", "off")
+    with Server(project, "--server", server, *arguments) as process:
         process.ready()
         number = int(process.wait_for(r"workers: (\d+) workers? = .*CPU")[1])
         assert len(process.workers()) == number
@@ -365,9 +356,14 @@ def test_native_setting_takes_effect(server: str, plain: Server, full: Server) -
             with full.websocket(compression="deflate") as ws:
                 assert not ws.protocol.extensions
         case "hypercorn":
-            large = {"X-Large": "x" * 100_000}
-            statuses = [p.get(headers=large)[0].status for p in (plain, full)]
-            assert statuses == [431, 200]
+            said = []
+            for process in (plain, full):
+                with process.connect() as sock:
+                    send(sock, "/")
+                    answer(sock)
+                    send(sock, "/")
+                    said.append(answer(sock)[0].headers.get("Connection"))
+            assert said == [None, "close"]
         case "daphne":
             with unix(socket_of(full)) as sock:
                 send(sock, "/hold/")
@@ -608,6 +604,93 @@ def test_headers_are_added_to_each_response(full: Server) -> None:
         assert response.headers["X-Two"] == "2"
 
 
+# Limits
+
+
+AT_ONCE = 2
+ANSWER_WITHIN = 2.0
+MAX_BODY = 1024
+MAX_HEAD = 2048
+
+
+@pytest.fixture
+def limited(server: str, pool: Pool) -> Server:
+    """Little is allowed."""
+
+    def limited(_server: str, _folder: Path, start: Start) -> Server:
+        return start(
+            *("--limit-concurrency", str(AT_ONCE)),
+            *("--request-timeout", str(ANSWER_WITHIN)),
+            *("--max-body-size", "1K", "--max-head-size", str(MAX_HEAD)),
+        ).ready()
+
+    return pool(server, limited)
+
+
+@probes("limit_concurrency", "request_timeout")
+def test_requests_at_once_and_the_time_they_may_take(limited: Server) -> None:
+    with ExitStack() as stack:
+        held = [stack.enter_context(limited.connect()) for _ in range(AT_ONCE)]
+        # Nobody has asked for anything on these.
+        for _ in range(AT_ONCE):
+            stack.enter_context(limited.connect())
+        start = monotonic()
+        for sock in held:
+            send(sock, "/hold/")
+        until(lambda: limited.get()[0].status == 503, "too many requests")
+        refusal, text = limited.get()
+        assert (refusal.status, text) == (503, "Service Unavailable")
+        assert refusal.headers["Retry-After"] == "1"
+        for sock in held:
+            late, text = answer(sock)
+            assert (late.status, text) == (503, "Service Unavailable")
+            assert "Retry-After" not in late.headers
+        assert ANSWER_WITHIN * 0.9 < monotonic() - start < WELL_BELOW_THE_DEFAULT
+        until(lambda: limited.get()[0].status == 200, "the cancelled are gone")
+        # The connection is as good as before.
+        send(held[0], "/")
+        assert answer(held[0])[0].status == 200
+    limited.wait_for("WARNING no response within 2 s: answered with 503")
+    limited.wait_for(r"GET /hold/ HTTP/1\.1 503 ")
+    assert "Traceback" not in limited.log
+
+
+def upload(process: Server, head: str, body: bytes) -> tuple[int, str | None]:
+    """The status of the answer, and what it says of the connection."""
+    fields = f"POST / HTTP/1.1\r\nHost: localhost\r\n{head}\r\n\r\n"
+    with process.connect() as sock:
+        sock.sendall(fields.encode() + body)
+        response, _ = answer(sock)
+        return response.status, response.headers.get("Connection")
+
+
+@probes("max_body_size")
+def test_largest_body(limited: Server) -> None:
+    chunk = b"%x\r\n" % MAX_BODY + bytes(MAX_BODY) + b"\r\n"
+    chunked = "Transfer-Encoding: chunked"
+    length = f"Content-Length: {MAX_BODY}"
+    assert upload(limited, length, bytes(MAX_BODY))[0] == 200
+    assert upload(limited, chunked, chunk + b"0\r\n\r\n")[0] == 200
+    # Neither is waited for until its end, which does not come.
+    more = f"Content-Length: {MAX_BODY + 1}"
+    assert upload(limited, more, b"") == (413, "close")
+    assert upload(limited, chunked, chunk + b"1\r\nx\r\n") == (413, "close")
+    limited.wait_for(r"POST / HTTP/1\.1 413 ")
+    assert "Traceback" not in limited.log
+
+
+@probes("max_head_size")
+def test_largest_head(limited: Server, plain: Server) -> None:
+    for process, fits, too_large in (
+        (limited, MAX_HEAD - 100, MAX_HEAD),
+        (plain, 65_000, 65_536),
+    ):
+        assert process.get(headers={"X-Large": "x" * fits})[0].status == 200
+        refusal, _ = process.get(headers={"X-Large": "x" * too_large})
+        assert refusal.status == 431
+        process.wait_for(r"INFO    127\.0\.0\.1 - - HTTP/- 431 ")
+
+
 # WebSocket
 
 
@@ -641,9 +724,7 @@ EMPTY_PING = 0x89  # FIN and opcode 9: RFC 6455, section 5.2
 
 
 @probes("ws_ping_interval", "ws_ping_timeout")
-def test_pings_and_what_becomes_of_who_does_not_answer(
-    server: str, full: Server, project: Path
-) -> None:
+def test_pings_and_what_becomes_of_who_does_not_answer(full: Server) -> None:
     with full.connect() as sock, sock.makefile("rb") as stream:
         send(sock, "/", UPGRADE)
         assert b" 101 " in stream.readline()
@@ -651,19 +732,10 @@ def test_pings_and_what_becomes_of_who_does_not_answer(
             pass
         start = monotonic()
         assert stream.read(1)[0] == EMPTY_PING
-        if server != "hypercorn":
-            with suppress(ConnectionResetError):
-                while stream.read1(1000):
-                    pass
+        with suppress(ConnectionResetError):
+            while stream.read1(1000):
+                pass
         assert monotonic() - start < WELL_BELOW_THE_DEFAULT
-    if server == "hypercorn":
-        arguments = ("--server", server, "--ws-ping-timeout", "5")
-        result = djasgi("serve", *arguments, cwd=project)
-        assert result.returncode == 2
-        assert result.stderr.splitlines() == [
-            "Error: hypercorn cannot do --ws-ping-timeout.",
-            "uvicorn and daphne can:  djasgi serve --server uvicorn",
-        ]
 
 
 # TLS
@@ -745,6 +817,47 @@ def test_no_plain_text_on_a_tls_port(secure: Server) -> None:
     with secure.connect() as sock, suppress(ConnectionResetError):
         send(sock, "/")
         assert not sock.recv(1000).startswith(b"HTTP/1.1 200")
+
+
+@probes("http2")
+def test_http2_where_it_can_be_had(
+    server: str, project: Path, certificates: Path
+) -> None:
+    arguments = ("--server", server, "--http2")
+    if server == "uvicorn":
+        result = djasgi("serve", *arguments, cwd=project)
+        assert result.returncode == 2
+        assert result.stderr.splitlines() == [
+            "Error: uvicorn cannot do --http2.",
+            "hypercorn and daphne can:  djasgi serve --server hypercorn",
+        ]
+        return
+    tls = ("--ssl-certfile", str(certificates / "localhost.both"))
+    context = client_context(certificates)
+    with Server(project, *arguments, *tls) as process:
+        with http2.Client(process.connect(), context) as connected:
+            stream = connected.get("/")
+        seen = json.loads(stream.body)
+        assert (stream.status, seen["uri"]) == (200, "https://localhost/")
+        process.wait_for(r"GET / HTTP/2 200 ")
+        assert process.stop() == 0
+
+
+@probes("http2")
+def test_http2_is_off_by_default(secure: Server, certificates: Path) -> None:
+    context = client_context(certificates)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with context.wrap_socket(secure.connect(), server_hostname="localhost") as sock:
+        assert sock.selected_alpn_protocol() == "http/1.1"
+
+
+@probes("http2")
+def test_http2_without_tls_is_refused(server: str, project: Path) -> None:
+    if server == "uvicorn":
+        return  # refused in any case, above
+    result = djasgi("serve", "--server", server, "--http2", cwd=project)
+    assert result.returncode == 2
+    assert "Without --ssl-certfile there is no TLS for --http2." in result.stderr
 
 
 @probes("ssl_ca_certs", "ssl_cert_reqs")

@@ -19,6 +19,8 @@ SANSIO = "uvicorn.protocols.websockets.websockets_sansio_impl:WebSocketsSansIOPr
 TCP = "hypercorn.asyncio.tcp_server:TCPServer"
 WS = "hypercorn.protocol.ws_stream:WSStream"
 CHANNEL = "twisted.web.http:HTTPChannel"
+BUFFER = "h11._receivebuffer:ReceiveBuffer"
+H2 = "twisted.web._http2:H2Connection"
 AUTOBAHN = "autobahn.websocket.protocol:WebSocketProtocol"
 
 # What it is, its parameters, and the names in it that the engines count on.
@@ -30,9 +32,29 @@ PINS: dict[str, list[tuple[str, str, str]]] = {
             "cycle connections tasks timeout_keep_alive loop",
         ),
         (f"{HTTPTOOLS}.connection_made", "self transport", "connections add"),
-        (f"{HTTPTOOLS}.on_headers_complete", "self", "cycle transport"),
+        (
+            f"{HTTPTOOLS}.on_headers_complete",
+            "self",
+            "cycle transport RequestResponseCycle should_upgrade _should_upgrade url",
+        ),
+        (f"{HTTPTOOLS}.on_message_begin", "self", "url headers scope"),
+        (f"{HTTPTOOLS}.on_message_complete", "self", "should_upgrade more_body"),
+        (
+            f"{HTTPTOOLS}.handle_websocket_upgrade",
+            "self",
+            "url scope ws_protocol_class set_protocol",
+        ),
+        (f"{HTTPTOOLS}.data_received", "self data", "parser feed_data"),
+        (
+            f"{CYCLE}.__base__.send",
+            "self message",
+            "default_headers chunked_encoding expected_content_length",
+        ),
+        (f"{CYCLE}.receive", "self", "disconnected message_event"),
+        (f"{SANSIO}.handle_connect", "self event", "scope close_sent"),
+        (f"{SANSIO}.send", "self message", "initial_response ClientDisconnected"),
+        (f"{SANSIO}.connection_lost", "self exc", "queue handshake_complete"),
         (f"{CYCLE}.__init__", "", "transport response_complete"),
-        (f"{CYCLE}.send", "self message", "transport write keep_alive close"),
         (
             f"{HTTPTOOLS}._unset_keepalive_if_required",
             "self",
@@ -96,6 +118,48 @@ PINS: dict[str, list[tuple[str, str, str]]] = {
         ("hypercorn.protocol.h11:H11Protocol._check_protocol", "self event", ""),
         ("hypercorn.protocol.h11:H11Protocol._create_stream", "self request", "stream"),
         ("hypercorn.config:Config.response_headers", "self protocol", ""),
+        (
+            "hypercorn.protocol:ProtocolWrapper.__init__",
+            "",
+            "H11Protocol H2Protocol alpn_protocol",
+        ),
+        ("hypercorn.protocol.h11:H11Protocol.stream_send", "self event", ""),
+        (
+            "hypercorn.protocol.h11:H11Protocol._handle_events",
+            "self",
+            "_create_stream _send_error_response error_status_hint",
+        ),
+        ("hypercorn.protocol.h11:H11Protocol._send_h11_event", "self event", ""),
+        ("hypercorn.app_wrappers:ASGIWrapper.__call__", "", "app"),
+        (f"{WS}._accept", "self message", ""),
+        (f"{WS}.handle", "self event", "app_put StreamClosed"),
+        (f"{WS}._accept", "self message", "_send_pings"),
+        ("hypercorn.protocol.ws_stream:WebsocketBuffer.extend", "self event", ""),
+        ("hypercorn.protocol.h2:H2Protocol.__init__", "", "streams local_settings"),
+        ("hypercorn.protocol.h2:H2Protocol._create_stream", "self request", "headers"),
+        ("hypercorn.protocol.h2:H2Protocol._flush", "self", "data_to_send"),
+        (
+            "hypercorn.protocol.h2:H2Protocol.stream_send",
+            "self event",
+            "StreamClosed _close_stream set_complete",
+        ),
+        ("h11._connection:Connection.next_event", "self", "_receive_buffer"),
+        (
+            "h11._connection:Connection._clean_up_response_headers_for_sending",
+            "self response",
+            "_request_method",
+        ),
+        (
+            f"{BUFFER}.maybe_extract_lines",
+            "self",
+            "_data _multiple_lines_search _extract",
+        ),
+        (f"{BUFFER}.maybe_extract_next_line", "self", "_data"),
+        (
+            f"{BUFFER}.is_next_line_obviously_invalid_request_line",
+            "self",
+            "_data",
+        ),
         ("hypercorn.asyncio.task_group:TaskGroup.spawn", "self func args", ""),
     ],
     "daphne": [
@@ -117,6 +181,44 @@ PINS: dict[str, list[tuple[str, str, str]]] = {
         ("daphne.ws_protocol:WebSocketProtocol.handle_reply", "self message", ""),
         ("daphne.ws_protocol:WebSocketProtocol.serverSend", "", "sendMessage"),
         (f"{CHANNEL}.connectionMade", "self", "setTimeout timeOut"),
+        (f"{CHANNEL}.lineReceived", "self line", "headerReceived allHeadersReceived"),
+        (f"{CHANNEL}.headerReceived", "self line", "_maybeChooseTransferDecoder"),
+        (f"{CHANNEL}.allContentReceived", "self", "_command _path _version"),
+        (f"{CHANNEL}.rawDataReceived", "self data", "_handlingRequest"),
+        (f"{CHANNEL}.writeHeaders", "self version code reason headers", ""),
+        (f"{CHANNEL}._respondToBadRequestAndDisconnect", "self", ""),
+        (
+            "twisted.protocols.basic:LineReceiver.dataReceived",
+            "self data",
+            "_buffer line_mode lineLengthExceeded MAX_LENGTH",
+        ),
+        (
+            "twisted.web.http:_GenericHTTPChannelProtocol.dataReceived",
+            "self data",
+            "H2Connection _channel requestFactory timeOut",
+        ),
+        (f"{H2}._requestReceived", "self event", "streams H2Stream"),
+        (f"{H2}._requestDataReceived", "self event", "streams receiveDataChunk"),
+        (f"{H2}._requestEnded", "self event", "requestComplete"),
+        (f"{H2}._requestAborted", "self event", "streams"),
+        (f"{H2}._requestDone", "self streamID", "streams"),
+        (f"{H2}.abortRequest", "self streamID", "reset_stream _requestDone"),
+        (f"{H2}.writeHeaders", "self version code reason headers streamID", ""),
+        (f"{H2}._tryToWriteControlData", "self", ""),
+        (f"{H2}.timeoutConnection", "self", "close_connection loseConnection"),
+        (f"{AUTOBAHN}.consumeData", "self", "STATE_CONNECTING processHandshake"),
+        (f"{AUTOBAHN}.dropConnection", "self abort", ""),
+        (f"{AUTOBAHN}._fail_connection", "self code reason", ""),
+        (
+            "daphne.http_protocol:WebRequest.process",
+            "self",
+            "requestHeaders INVALID_HEADER_VALUE_BYTES create_application",
+        ),
+        (
+            "daphne.ws_protocol:WebSocketProtocol.onConnect",
+            "self request",
+            "create_application handshake_deferred",
+        ),
         (f"{CHANNEL}.dataReceived", "self data", "resetTimeout LineReceiver"),
         (f"{CHANNEL}.allHeadersReceived", "self", "checkPersistence"),
         (f"{CHANNEL}.allContentReceived", "self", "timeOut _savedTimeOut"),

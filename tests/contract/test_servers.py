@@ -177,9 +177,8 @@ def test_unknown_server() -> None:
     ("server", "name", "text", "value"),
     [
         ("uvicorn", "ws_per_message_deflate", "off", False),
-        ("uvicorn", "limit_concurrency", "50", 50),
-        ("uvicorn", "limit_concurrency", "none", None),
-        ("hypercorn", "h11_max_incomplete_size", "65536", 65_536),
+        ("uvicorn", "reset_contextvars", "on", True),
+        ("hypercorn", "h2_max_concurrent_streams", "50", 50),
         ("hypercorn", "read_timeout", "30", 30),
         ("hypercorn", "read_timeout", "None", None),
         (
@@ -245,8 +244,8 @@ def test_settings_owned_by_djasgi_are_the_servers_own(server: str) -> None:
 @pytest.mark.parametrize(
     ("server", "wrong", "right"),
     [
-        ("uvicorn", "limit_concurency", "limit_concurrency"),
-        ("hypercorn", "h11_max_incomplet_size", "h11_max_incomplete_size"),
+        ("uvicorn", "reset_contextvar", "reset_contextvars"),
+        ("hypercorn", "max_app_queue_sise", "max_app_queue_size"),
         ("daphne", "http_timeouts", "http_timeout"),
     ],
 )

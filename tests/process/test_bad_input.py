@@ -1263,28 +1263,28 @@ def test_contradictory_variables(project: Project) -> None:
 
 @pytest.mark.parametrize("command", ["serve", "explain"])
 def test_option_that_the_server_refuses(project: Project, command: str) -> None:
-    table = '[tool.djasgi]\nserver = "hypercorn"\nws-ping-timeout = 3\n'
-    typed = ("--server", "hypercorn", "--ws-ping-timeout", "3")
+    table = '[tool.djasgi]\nserver = "uvicorn"\nhttp2 = true\n'
+    typed = ("--server", "uvicorn", "--http2")
     root = project()
 
     on_the_command_line = refused(command, *typed, cwd=root)
     (root / "pyproject.toml").write_text(table)
     in_a_file = refused(command, cwd=root)
 
-    remedy = "uvicorn and daphne can:  djasgi serve --server uvicorn"
+    remedy = "hypercorn and daphne can:  djasgi serve --server hypercorn"
     assert (on_the_command_line.code, in_a_file.code) == (USAGE, USAGE)
     assert on_the_command_line.lines == [
-        "Error: hypercorn cannot do --ws-ping-timeout.",
+        "Error: uvicorn cannot do --http2.",
         remedy,
     ]
     assert in_a_file.lines == [
-        "Error: hypercorn cannot do --ws-ping-timeout (pyproject.toml:3).",
+        "Error: uvicorn cannot do --http2 (pyproject.toml:3).",
         remedy,
     ]
 
 
 NATIVE = {
-    "uvicorn": ("limit_concurrency", "a whole number of at least 0", "host"),
+    "uvicorn": ("reset_contextvars", "true or false", "host"),
     "hypercorn": ("read_timeout", "a whole number of at least 0", "workers"),
     "daphne": ("http_timeout", "seconds from 0 to 2.14748e+09", "root_path"),
 }

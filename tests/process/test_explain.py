@@ -228,10 +228,10 @@ def test_dry_run_of_serve_is_explain(configured: Path) -> None:
 
 @pytest.mark.parametrize("command", [["explain"], ["serve", "--dry-run"]])
 def test_what_serve_refuses_is_refused(command: list[str], project: Path) -> None:
-    arguments = ("--server", "hypercorn", "--ws-ping-timeout", "3")
+    arguments = ("--server", "uvicorn", "--http2")
     result = djasgi(*command, *arguments, cwd=project)
     assert (result.returncode, result.stdout) == (2, "")
-    assert "hypercorn cannot do --ws-ping-timeout" in result.stderr
+    assert "uvicorn cannot do --http2" in result.stderr
 
 
 def test_nothing_of_the_project_is_executed(tmp_path: Path) -> None:

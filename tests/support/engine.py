@@ -20,16 +20,46 @@ import sys
 import time
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import unquote
 
 ROOT = Path(__file__).parent.parent.parent
 
 
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
 LARGE = 8_000_000
+MEDIUM = 300_000
 
 
 def say(text: str) -> None:
     print(text, flush=True)
+
+
+def seen(value: Any) -> Any:
+    """Bytes as the text that they are, to be sent as JSON."""
+    return value.decode("latin-1") if isinstance(value, bytes) else repr(value)
+
+
+def typed(scope: Any) -> Any:
+    """The scope, with the types that JSON would hide."""
+    kinds = {
+        type(scope[name]).__name__ for name in ("client", "server") if scope.get(name)
+    }
+    kinds |= {type(part).__name__ for field in scope["headers"] for part in field}
+    return {**scope, "types": sorted(kinds)}
+
+
+def as_message(step: dict[str, Any]) -> dict[str, Any]:
+    """A message as the application sends it, from JSON."""
+    message = dict(step)
+    if "headers" in message:
+        message["headers"] = [
+            (name.encode("latin-1"), value.encode("latin-1"))
+            for name, value in message["headers"]
+        ]
+    for name in ("body", "bytes"):
+        if name in message:
+            message[name] = message[name].encode("latin-1")
+    return message
 
 
 class Application:
@@ -63,9 +93,13 @@ class Application:
             await send({"type": "http.response.body", "body": chunk, "more_body": more})
 
         match scope["path"]:
-            case "/scope":
+            case "/script":
+                await self.play(scope, receive, send)
+            case path if path.lstrip("/*").partition("/")[0] in ("scope", "") and (
+                path != "/"
+            ):
                 await start()
-                await body(json.dumps(scope, default=repr).encode())
+                await body(json.dumps(typed(scope), default=seen).encode())
             case "/hold":
                 await self.signal.wait()
                 await start((b"content-length", b"4"))
@@ -91,6 +125,9 @@ class Application:
                 for _ in range(2000):
                     await body(bytes(65_536), more=True)
                     await asyncio.sleep(0.001)
+            case "/medium":
+                await start()
+                await body(bytes(MEDIUM))
             case "/large":
                 await start((b"content-length", b"%d" % LARGE))
                 await body(bytes(LARGE))
@@ -119,8 +156,37 @@ class Application:
                 await start((b"content-length", b"5"))
                 await body(b"hello")
 
+    async def play(self, scope: Any, receive: Any, send: Any) -> None:
+        """Do what the query says, in JSON: `receive`, `raise`, `wait`, or a message."""
+        for step in json.loads(unquote(scope["query_string"].decode())):
+            if step == "receive":
+                message = await receive()
+                say("received " + json.dumps(message, default=bytes.decode))
+            elif step == "raise":
+                raise RuntimeError("raised on purpose")
+            elif step == "wait":
+                await self.signal.wait()
+            else:
+                await self.attempt(send, as_message(step))
+
+    async def attempt(self, send: Any, message: Any) -> None:
+        try:
+            await send(message)
+        except Exception as error:
+            say(f"refused {message['type']} {type(error).__name__}")
+            raise
+
     async def websocket(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/script":
+            await self.play(scope, receive, send)
+            return
         await receive()
+        if scope["path"] == "/scope":
+            await send({"type": "websocket.accept"})
+            text = json.dumps(typed(scope), default=seen)
+            await send({"type": "websocket.send", "text": text})
+            await receive()
+            return
         if scope["path"] == "/refuse-later":
             await self.signal.wait()
         elif scope["path"] == "/undecided":
@@ -137,6 +203,7 @@ class Application:
 
 
 async def main(server: Any, values: dict[str, Any], fds: list[int]) -> None:
+    from djasgi.layers.compose import compose
     from djasgi.layers.requests import Requests
     from djasgi.options import Options
     from djasgi.tls import load_tls
@@ -146,13 +213,16 @@ async def main(server: Any, values: dict[str, Any], fds: list[int]) -> None:
             values[name] = Path(value)
         elif isinstance(value, list):
             values[name] = tuple(map(tuple, value))
-    options = Options(**values)
+    # Not asked for by most tests, and not what they are about.
+    options = Options(
+        **({"access_log": False, "proxy_headers": False} | values), server=server.NAME
+    )
     application = Application()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGUSR1, application.go_on)
-    requests = Requests(application)
+    requests = Requests(compose(application, options, state=None))
 
     def linger() -> float:
         say("draining")
@@ -270,6 +340,12 @@ class Engine:
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         self.log += [line.decode(errors="replace") for line in lines]
         return bool(chunk)
+
+    def forget(self) -> None:
+        """Do not look any more at what has been said until now."""
+        while self._read(0.0001):
+            pass
+        self._seen = len(self.log)
 
     def release(self) -> None:
         """Let the application go on."""

@@ -17,6 +17,7 @@ LAST = {"type": "http.response.body", "body": b"last"}
 OF_EVENTS = (b"Content-Type", b"Text/Event-Stream; charset=utf-8")
 EVENTS = {**START, "headers": [OF_EVENTS]}
 END = {"type": "http.response.body", "body": b"", "more_body": False}
+BODY = {"type": "http.request", "body": b"", "more_body": False}
 DISCONNECT = {"type": "http.disconnect"}
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
@@ -168,11 +169,11 @@ def test_message_that_is_there_comes_before_the_disconnect() -> None:
         seen: list[Any] = []
         server = Server(streaming(START, seen))
         task = server.serve()
-        server.messages.put_nowait("message")
+        server.messages.put_nowait(BODY)
         await turns()
         server.requests.drain(0)
         await task
-        assert seen == ["message", DISCONNECT]
+        assert seen == [BODY, DISCONNECT]
 
     asyncio.run(main())
 
@@ -192,9 +193,9 @@ def test_response_that_is_complete_is_left_alone() -> None:
         await turns()
         server.requests.drain(0)
         await asyncio.sleep(0.2)
-        server.messages.put_nowait("from the server")
+        server.messages.put_nowait(BODY)
         await task
-        assert seen == ["from the server"]
+        assert seen == [BODY]
 
     asyncio.run(main())
 
@@ -202,7 +203,7 @@ def test_response_that_is_complete_is_left_alone() -> None:
 def test_request_that_has_not_been_answered_is_left_alone() -> None:
     async def main() -> None:
         async def app(scope: Any, receive: Any, send: Any) -> None:
-            assert await receive() == "late"
+            assert await receive() == BODY
             await plain(scope, receive, send)
 
         server = Server(app)
@@ -210,7 +211,7 @@ def test_request_that_has_not_been_answered_is_left_alone() -> None:
         await turns()
         server.requests.drain(0)
         await asyncio.sleep(0.2)
-        server.messages.put_nowait("late")
+        server.messages.put_nowait(BODY)
         await task
         assert len(server.sent) == 2
 
@@ -273,7 +274,9 @@ def test_application_that_is_cancelled_by_itself_has_ended() -> None:
     asyncio.run(main())
 
 
-def test_error_of_an_application_is_not_hidden() -> None:
+def test_error_of_an_application_is_not_hidden(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def main() -> None:
         async def app(scope: Any, receive: Any, send: Any) -> None:
             await send(EVENTS)
@@ -284,11 +287,13 @@ def test_error_of_an_application_is_not_hidden() -> None:
         task = server.serve()
         await turns()
         server.requests.drain(0)
-        with pytest.raises(RuntimeError, match="a fault"):
-            await task
+        await task
         assert server.sent == [EVENTS]
 
     asyncio.run(main())
+    [record] = caplog.records
+    assert record.exc_info
+    assert str(record.exc_info[1]) == "a fault"
 
 
 def test_receive_in_a_task_of_its_own_as_django_does() -> None:

@@ -10,30 +10,24 @@ import asyncio
 import logging
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from email.utils import formatdate
-from functools import lru_cache, partial
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import daphne.server
-from autobahn.twisted.websocket import ConnectionDeny
-from daphne.http_protocol import HTTPFactory, WebRequest
-from daphne.ws_protocol import WebSocketFactory, WebSocketProtocol
+from daphne.ws_protocol import WebSocketFactory
 from twisted.internet import reactor
-from twisted.protocols.basic import LineReceiver
-from twisted.web.http import HTTPChannel
 
 from djasgi.options import Options
 from djasgi.servers.base import Application, Receive, Requests, Scope, Send
-from djasgi.servers.engines.draining import CLOSING, drain, settle, unacknowledged
+from djasgi.servers.engines.daphne_http import Channel, HttpFactory
+from djasgi.servers.engines.daphne_websocket import WebSocket
+from djasgi.servers.engines.draining import CLOSING, drain, settle
 from djasgi.servers.engines.reactor import adopt, halt, secured
 from djasgi.tls import Tls
 
 logger = logging.getLogger("daphne.server")
-
-SERVICE_RESTART = 1012
 
 # daphne makes a loop for the case that it has to install a reactor.
 daphne.server.twisted_loop.close()
@@ -46,198 +40,6 @@ _LIMITS_OF_ITS_OWN = {
     "websocket_handshake_timeout": 0,
     "websocket_timeout": -1,
 }
-
-
-@lru_cache(maxsize=1)
-def _date(second: int) -> bytes:
-    return formatdate(second, usegmt=True).encode()
-
-
-class Channel(HTTPChannel):  # type: ignore[misc]  # Twisted is not typed here
-    """Twisted's side of a connection, with a limit for the head of a request.
-
-    The time runs from the connection, then from the first byte of each further request,
-    to the end of the head. Between requests it is the keep-alive time, and none while a
-    request runs: Twisted starts its time anew with each byte, the body's too.
-    """
-
-    abortTimeout = CLOSING  # noqa: N815  # Twisted's name
-
-    def connectionMade(self) -> None:  # noqa: N802  # Twisted's name
-        super().connectionMade()
-        self._abortingCall: Any = None
-        self.heads = 0
-        self.waiting = True
-        self._begun = True
-        self._savedTimeOut = self.factory.timeOut
-        self.factory.channels.add(self)
-        self.setTimeout(self.factory.header_timeout)
-
-    def connectionLost(self, reason: Any) -> None:  # noqa: N802  # Twisted's name
-        self.factory.channels.discard(self)
-        super().connectionLost(reason)
-
-    def dataReceived(self, data: bytes) -> None:  # noqa: N802  # Twisted's name
-        heads = self.heads
-        LineReceiver.dataReceived(self, data)
-        if self.waiting and not self._begun and heads == self.heads:
-            self._begun = True
-            self.setTimeout(self.factory.header_timeout)
-
-    def allHeadersReceived(self) -> None:  # noqa: N802  # Twisted's name
-        super().allHeadersReceived()
-        self.heads += 1
-        self.waiting = False
-        self.setTimeout(None)
-
-    def requestDone(self, request: Any) -> None:  # noqa: N802  # Twisted's name
-        self.waiting = True
-        self._begun = False
-        if not self.factory.timeOut:
-            self.persistent = False
-        super().requestDone(request)
-
-    def loseConnection(self) -> None:  # noqa: N802  # Twisted's name
-        """Close; in a drain, after a response, as RFC 9112 has it in section 9.6.
-
-        To close at once resets the connection if there is something to read, and the
-        client may lose the end of the response. TLS waits for the client by itself.
-        """
-        if self.factory.server.draining and not self.isSecure():
-            self._networkProducer.unregisterProducer()
-            self.dataReceived = _forget  # type: ignore[method-assign]
-            self.transport.resumeProducing()
-            self.transport.loseWriteConnection()
-        else:
-            super().loseConnection()
-        if self.factory.server.draining:
-            self._abort_later()
-
-    def close_idle(self) -> None:
-        """Close without waiting for the client, unless TLS asks its consent."""
-        super().loseConnection()
-        self._abort_later()
-
-    def _abort_later(self) -> None:
-        """Drop the connection if its client does not close it, and has got all."""
-
-        def look() -> None:
-            self._abortingCall = None
-            plain = self.plain_transport()
-            if plain in reactor.getWriters() or unacknowledged(plain):
-                self._abort_later()
-            else:
-                self.transport.abortConnection()
-
-        if self._abortingCall is None:
-            self._abortingCall = self.callLater(CLOSING, look)
-
-    def plain_transport(self) -> Any:
-        """The transport below TLS, if there is TLS."""
-        return getattr(self.transport, "transport", self.transport)
-
-
-def _forget(data: bytes) -> None:
-    """In place of `dataReceived`, after the last response."""
-
-
-class Request(WebRequest):  # type: ignore[misc]  # daphne is not typed
-    """daphne's request, with a Date header and an end when its application has ended."""
-
-    error_template = "%(title)s"  # daphne's names the server
-
-    def process(self) -> Any:
-        channel = self.channel
-        done = super().process()
-        if self.transport is None:  # it belongs to a websocket now
-            channel.factory.channels.discard(channel)
-        return done
-
-    def handle_reply(self, message: dict[str, Any]) -> None:
-        super().handle_reply(message)
-        if message["type"] == "http.response.start" and self.channel is not None:
-            headers = self.responseHeaders
-            if self.server.options.date_header and not headers.hasHeader(b"date"):
-                headers.setRawHeaders(b"date", [_date(int(time.time()))])
-            said = b",".join(headers.getRawHeaders(b"connection", ())).lower()
-            if self.server.draining or b"close" in said.replace(b" ", b"").split(b","):
-                headers.setRawHeaders(b"connection", [b"close"])
-                self.channel.persistent = False
-
-    def handle_exception(self, exception: BaseException | None) -> None:
-        if not self._response_started:
-            super().handle_exception(exception)
-        elif self.channel is not None:
-            # daphne would try to start a second response, and stop looking after
-            # its applications when that raises.
-            if self.clientproto == b"HTTP/1.0":
-                # Its client would take what there is for all of it.
-                self.channel.transport.abortConnection()
-            else:
-                self.channel.timeoutConnection()
-
-
-class HttpFactory(HTTPFactory):  # type: ignore[misc]  # daphne is not typed
-    """Makes the channels of the connections, and knows them."""
-
-    protocol = Channel
-    noisy = False
-
-    def __init__(self, server: Engine) -> None:
-        super().__init__(server)
-        self.channels: set[Channel] = set()
-        self.timeOut = server.options.keep_alive
-        self.header_timeout = server.options.header_timeout or None
-
-    def buildProtocol(self, addr: Any) -> Any:  # noqa: N802  # Twisted's name
-        channel = super().buildProtocol(addr)
-        channel.requestFactory = Request
-        return channel
-
-    def acceptableProtocols(self) -> list[bytes]:  # noqa: N802  # Twisted's name
-        return [b"http/1.1"]
-
-    def log(self, request: Any) -> None:
-        """Nothing: Twisted formats a line of a log that nobody reads."""
-
-
-class WebSocket(WebSocketProtocol):  # type: ignore[misc]  # daphne is not typed
-    """daphne's websocket, which can be told to go."""
-
-    _leaving = False
-
-    def serverSend(self, content: Any, binary: bool = False) -> None:  # noqa: N802
-        # autobahn applies the limit for received messages to those that are sent.
-        limit: int = self.factory.maxMessagePayloadSize
-        self.maxMessagePayloadSize = 0
-        try:
-            super().serverSend(content, binary)
-        finally:
-            self.maxMessagePayloadSize = limit
-
-    def handle_reply(self, message: dict[str, Any]) -> None:
-        if not self._leaving:
-            super().handle_reply(message)
-
-    def wind_down(self, *, refuse: bool) -> None:
-        """Close with 1012; with `refuse` also what the application has not accepted."""
-        if self._leaving:
-            return
-        if self.state == self.STATE_OPEN:
-            # Not sendClose: autobahn has it refuse 1012.
-            self.sendCloseFrame(code=SERVICE_RESTART, isReply=False)
-        elif refuse and hasattr(self, "handshake_deferred"):
-            deferred = self.handshake_deferred
-            del self.handshake_deferred
-            if not deferred.called:
-                deferred.errback(ConnectionDeny(code=503, reason="Service Unavailable"))
-            self.server.protocol_disconnected(self)
-        else:
-            return
-        self.muted = self._leaving = True
-        self.application_queue.put_nowait(
-            {"type": "websocket.disconnect", "code": SERVICE_RESTART}
-        )
 
 
 class Engine(daphne.server.Server):  # type: ignore[misc]  # daphne is not typed
@@ -264,10 +66,11 @@ class Engine(daphne.server.Server):  # type: ignore[misc]  # daphne is not typed
         self.draining = False
         self.connections: dict[Any, dict[str, Any]] = {}
         self.http_factory = HttpFactory(self)
-        self.ws_factory = WebSocketFactory(self, server=self.server_name)
+        self.ws_factory = WebSocketFactory(self, server="")
         self.ws_factory.protocol = WebSocket
         self.ws_factory.setProtocolOptions(
             allowNullOrigin=True,
+            versions=[13],
             autoPingInterval=options.ws_ping_interval,
             autoPingTimeout=options.ws_ping_timeout,
             closeHandshakeTimeout=CLOSING,
@@ -280,8 +83,14 @@ class Engine(daphne.server.Server):  # type: ignore[misc]  # daphne is not typed
         clock = SimpleNamespace(call_later=asyncio.get_running_loop().call_later)
         self.ws_factory._batched_timer = clock  # noqa: SLF001  # pinned
         self.ping_interval = sys.maxsize  # autobahn pings: daphne looks every 2 s
+        self.handshake_of: Any = None
+        self.handshake: Any = None
         self._secure = False
         self._told: set[Any] = set()
+        if options.http2:
+            from djasgi.servers.engines.daphne_http2 import negotiating
+
+            self.http_factory.protocol = negotiating  # type: ignore[assignment]
 
     async def serve(
         self,
@@ -327,9 +136,10 @@ class Engine(daphne.server.Server):  # type: ignore[misc]  # daphne is not typed
         for name in ("client", "server"):
             if scope[name] is not None:
                 scope[name] = tuple(scope[name])
-        if scope["type"] == "websocket":
-            scope["scheme"] = "wss" if self._secure else "ws"
-            scope["http_version"] = "1.1"
+        if isinstance(protocol, WebSocket):
+            protocol.adapt(scope, secure=self._secure)
+        else:
+            protocol.adapt(scope)
         queue = super().create_application(protocol, scope)
         task = self.connections.get(protocol, {}).get("application_instance")
         if task is not None:
@@ -365,6 +175,8 @@ class Engine(daphne.server.Server):  # type: ignore[misc]  # daphne is not typed
         ]
 
     def close_websockets(self, *, refuse: bool) -> None:
+        for channel in self.http_factory.channels:
+            channel.wind_down()
         for websocket in self._websockets():
             websocket.wind_down(refuse=refuse)
 

@@ -11,27 +11,27 @@ import logging
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, cast
 from weakref import WeakSet
 
 import h11
 import hypercorn.config
-from hypercorn.app_wrappers import ASGIWrapper
+import hypercorn.protocol
 from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.events import Closed, RawData
-from hypercorn.protocol.ws_stream import (
-    ASGIWebsocketState,
-    FrameTooLargeError,
-    WebsocketBuffer,
-    WSStream,
-)
-from wsproto.events import CloseConnection, Message, TextMessage
+from hypercorn.protocol.ws_stream import ASGIWebsocketState
+from wsproto.events import CloseConnection
 
 from djasgi.options import Options
 from djasgi.servers.base import Application, Requests
+from djasgi.servers.engines import refusals
 from djasgi.servers.engines.draining import CLOSING, drain
+from djasgi.servers.engines.hypercorn_http import Http1, Wrapper
+from djasgi.servers.engines.hypercorn_http2 import Http2
+from djasgi.servers.engines.hypercorn_websocket import WebSocket
 from djasgi.servers.engines.transports import (
     abort_later,
     close_after_response,
@@ -45,10 +45,16 @@ logger = logging.getLogger("hypercorn.error")
 SERVICE_RESTART = 1012
 
 
+# The names by which hypercorn makes what speaks HTTP/1 and HTTP/2.
+cast("Any", hypercorn.protocol).H11Protocol = Http1
+cast("Any", hypercorn.protocol).H2Protocol = Http2
+
+
 class Config(hypercorn.config.Config):
     """hypercorn's configuration, with what djasgi decides."""
 
     errorlog = logger
+    options: Options
     keep_alive_max_requests = sys.maxsize
     server_header = False
 
@@ -123,38 +129,6 @@ class Wait:
             self._timer = self._connection.loop.call_later(seconds, self.end)
 
 
-class Buffer(WebsocketBuffer):
-    """hypercorn's buffer of a message, which measures in bytes, text too."""
-
-    def __init__(self, max_length: int, too_large: Callable[[], None]) -> None:
-        super().__init__(max_length)
-        self._too_large = too_large
-        self._size = 0
-
-    def extend(self, event: Message[Any]) -> None:
-        size = len(event.data)
-        if isinstance(event, TextMessage) and not event.data.isascii():
-            size = len(event.data.encode())
-        self._size += size
-        if self._size > self.max_length:
-            self._too_large()
-            raise FrameTooLargeError
-        super().extend(event)
-
-    def clear(self) -> None:
-        super().clear()
-        self._size = 0
-
-
-async def _stay_with_http1(request: h11.Request) -> None:
-    """In place of hypercorn's change to cleartext HTTP/2, which it cannot be denied.
-
-    Raises OSError for the preface of HTTP/2 (RFC 9113, section 3.4).
-    """
-    if request.method == b"PRI":
-        raise ConnectionAbortedError("HTTP/2 in clear text")
-
-
 class Connection(TCPServer):
     """One connection."""
 
@@ -165,7 +139,7 @@ class Connection(TCPServer):
         self, engine: Engine, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         super().__init__(
-            engine.wrapper,
+            cast("Any", engine.wrapper),
             asyncio.get_running_loop(),
             engine.config,
             Context(),
@@ -175,21 +149,18 @@ class Connection(TCPServer):
         )
         self.idle_task = Wait(self, engine.options)
         self._engine = engine
-        self._ws_max_size = engine.options.ws_max_size
         self._told = False
 
     async def _read_data(self) -> None:
         wait = self.idle_task
-        http = cast("Any", self.protocol.protocol)
-        http._check_protocol = _stay_with_http1  # noqa: SLF001  # pinned
         try:
             while not self.reader.at_eof():
                 heads = wait.heads
                 data = await self._read()
                 await self.protocol.handle(RawData(data))
                 if heads != wait.heads:
-                    self._limit_messages()
-                elif wait.waiting and data:
+                    self._watch_websocket()
+                elif wait.waiting and data and not isinstance(self._http(), Http2):
                     wait.begin()
         except (OSError, TimeoutError):
             pass
@@ -211,21 +182,24 @@ class Connection(TCPServer):
         """None if the peer was gone before hypercorn had set it up."""
         return getattr(getattr(self, "protocol", None), "protocol", None)
 
-    def _websocket(self) -> WSStream | None:
+    def _websocket(self) -> WebSocket | None:
         stream = getattr(self._http(), "stream", None)
-        return stream if isinstance(stream, WSStream) else None
+        return stream if isinstance(stream, WebSocket) else None
 
     def has_application(self) -> bool:
         """Whether one runs; after the end of the connection that alone keeps it."""
-        stream = getattr(self._http(), "stream", None)
+        protocol = self._http()
+        if isinstance(protocol, Http2):
+            return bool(protocol.streams) or self.reader.at_eof()
+        stream = getattr(protocol, "stream", None)
         return stream is not None or self.reader.at_eof()
 
-    def _limit_messages(self) -> None:
+    def _watch_websocket(self) -> None:
         stream = self._websocket()
         if stream is not None:
-            stream.buffer = Buffer(self._ws_max_size, self._too_large)
+            stream.ended_early = self._close_soon
 
-    def _too_large(self) -> None:
+    def _close_soon(self) -> None:
         # The close frame goes out first; hypercorn waits for its answer for ever.
         self.loop.call_later(CLOSING, self.writer.close)
 
@@ -235,7 +209,7 @@ class Connection(TCPServer):
         if not transport.is_closing():
             if self._is_cut_short():
                 reset(transport)
-            elif self._engine.draining:
+            elif self._engine.draining or self._has_unread():
                 close_after_response(transport)
             else:
                 if transport.can_write_eof():
@@ -249,6 +223,9 @@ class Connection(TCPServer):
             await self.idle_task.stop()
 
     async def _initiate_server_close(self) -> None:
+        protocol = self._http()
+        if isinstance(protocol, Http2) and not self.writer.is_closing():
+            await protocol.take_leave()
         await self.protocol.handle(Closed())
         if not self.writer.is_closing():
             self.writer.close()
@@ -260,6 +237,16 @@ class Connection(TCPServer):
             isinstance(http, h11.Connection)
             and http.our_state is h11.SEND_BODY
             and http.their_http_version == b"1.0"
+        )
+
+    def _has_unread(self) -> bool:
+        """Whether the client may still be sending what nobody reads."""
+        protocol = self._http()
+        if not isinstance(protocol, Http1):
+            return False
+        http: Any = protocol.connection
+        return protocol.refused or (
+            isinstance(http, h11.Connection) and http.their_state is h11.SEND_BODY
         )
 
     def is_idle(self) -> bool:
@@ -274,6 +261,14 @@ class Connection(TCPServer):
         self.idle_task.end()
         abort_later(cast("asyncio.Transport", self.writer.transport))
 
+    def wind_down(self, *, refuse: bool) -> None:
+        """Close what is a websocket; with HTTP/2, let nothing more begin."""
+        protocol = self._http()
+        if isinstance(protocol, Http2):
+            self._task_group.spawn(protocol.wind_down)
+        else:
+            self.close_websocket(refuse=refuse)
+
     def close_websocket(self, *, refuse: bool) -> None:
         stream = self._websocket()
         if stream is None or self._told:
@@ -282,13 +277,15 @@ class Connection(TCPServer):
             self._told = True
             self._task_group.spawn(self._close_websocket, stream)
 
-    async def _close_websocket(self, stream: WSStream) -> None:
+    async def _close_websocket(self, stream: WebSocket) -> None:
         if stream.state is ASGIWebsocketState.CONNECTED:
             await stream._send_wsproto_event(  # noqa: SLF001  # pinned
                 CloseConnection(code=SERVICE_RESTART)
             )
         elif stream.state is ASGIWebsocketState.HANDSHAKE:
-            await stream._send_error_response(503)  # noqa: SLF001  # pinned
+            status = HTTPStatus.SERVICE_UNAVAILABLE
+            data = refusals.refusal(status, self._engine.options)
+            await self.protocol_send(RawData(data=data))
         stream.closed = True
         close_after_response(cast("asyncio.Transport", self.writer.transport))
         if stream.app_put is not None:
@@ -311,8 +308,9 @@ class Engine:
         settings: Mapping[str, object],
     ) -> None:
         self.options = options
-        self.wrapper = ASGIWrapper(cast("Any", application))
+        self.wrapper = Wrapper(cast("Any", application))
         self.config = Config()
+        self.config.options = options
         self.config.server_header = options.server_header
         self.config.include_server_header = False
         for name, value in settings.items():
@@ -384,7 +382,7 @@ class Engine:
 
     def close_websockets(self, *, refuse: bool) -> None:
         for connection in self._connections:
-            connection.close_websocket(refuse=refuse)
+            connection.wind_down(refuse=refuse)
 
     def idle(self) -> Iterator[Connection | Arrival]:
         yield from self._arriving

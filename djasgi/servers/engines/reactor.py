@@ -134,9 +134,10 @@ def _context(tls: Tls) -> SSL.Context:
         context.load_client_ca(str(tls.ca_certs))
     # OpenSSL resumes no session with a client certificate without it.
     context.set_session_id(b"djasgi")
-    context.set_alpn_select_callback(_select_protocol)
+    known = (b"h2", b"http/1.1") if tls.http2 else (b"http/1.1",)
+    context.set_alpn_select_callback(
+        lambda _, offered: next(
+            (name for name in known if name in offered), SSL.NO_OVERLAPPING_PROTOCOLS
+        )
+    )
     return context
-
-
-def _select_protocol(connection: SSL.Connection, offered: list[bytes]) -> Any:
-    return b"http/1.1" if b"http/1.1" in offered else SSL.NO_OVERLAPPING_PROTOCOLS

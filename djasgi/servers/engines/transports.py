@@ -56,15 +56,31 @@ class Transport:
     def __init__(self, inner: asyncio.Transport, draining: Callable[[], bool]) -> None:
         self.inner = inner
         self.write = inner.write  # with each response: not by way of __getattr__
+        self.is_cut_short = (
+            False  # where the end of the connection says that all is said
+        )
+        self.has_unread = False  # of a request that was answered before its end
         self._draining = draining
         self._closed = False
 
     def close(self) -> None:
-        if self._draining():
-            self._closed = True
-            close_after_response(self.inner)
+        if self.is_cut_short:
+            self.cut()
+        elif self.has_unread or self._draining():
+            self.close_after_response()
         elif not self.inner.is_closing():
             self.inner.close()
+
+    def close_after_response(self) -> None:
+        if not self._closed:
+            self._closed = True
+            close_after_response(self.inner)
+
+    def cut(self) -> None:
+        """End a response that is not complete, so that nobody takes it for complete."""
+        self._closed = True
+        if not self.inner.is_closing():
+            reset(self.inner)
 
     def is_closing(self) -> bool:
         return self._closed or self.inner.is_closing()

@@ -19,6 +19,10 @@ async def application(scope, receive, send):
             await django(scope, receive, send)
 
 
+if "SAY_IMPORTED" in os.environ:
+    os.write(1, b"said: imported\n")
+
+
 def factory():
     """Another application: it names itself in the scope."""
 

@@ -1,0 +1,162 @@
+"""What the head of a request must be: one set of rules, whichever parser has read it.
+
+The parsers of the servers differ in what they let pass, and a request that two programs
+read differently is what request smuggling is made of. Here are the stricter of the rules
+of RFC 9110 and 9112; a server's module applies them to what its parser has accepted.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from base64 import b64decode
+from collections.abc import Iterable, Sequence
+from http import HTTPStatus
+
+Field = tuple[bytes, bytes]
+
+MOST_FIELDS = 500
+"""Header fields of a request, at most."""
+
+METHODS = frozenset(
+    b"ACL BIND CHECKOUT COPY DELETE GET HEAD LINK LOCK M-SEARCH MERGE MKACTIVITY "
+    b"MKCALENDAR MKCOL MOVE NOTIFY OPTIONS PATCH POST PROPFIND PROPPATCH PURGE PUT "
+    b"QUERY REBIND REPORT SEARCH SOURCE SUBSCRIBE TRACE UNBIND UNLINK UNLOCK "
+    b"UNSUBSCRIBE".split()
+)
+"""The methods that llhttp knows; it cannot be told more. CONNECT is for proxies."""
+
+NOT_IN_A_LINE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+"""Control characters but HTAB (RFC 9110, section 5.5)."""
+
+_TARGET = re.compile(rb"[\x21-\x22\x24-\x7e]+")  # visible, no fragment (RFC 9112, 3.2)
+_ABSOLUTE = re.compile(rb"(?i)https?://([^/?@]+)((?:[/?].*)?)", re.DOTALL)
+
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_NAME = re.compile(_TOKEN.decode())
+_PARAMETER = rb"[ \t]*;[ \t]*" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb'|"[^"\\]*"))?'
+_EXTENSION = _TOKEN + rb"(?:" + _PARAMETER + rb")*"
+# RFC 6455, section 9.1
+_EXTENSIONS = re.compile(_EXTENSION + rb"(?:[ \t]*,[ \t]*" + _EXTENSION + rb")*")
+
+_MOST_DIGITS = 18
+"""Of a Content-Length: more is beyond what some parsers count."""
+
+_HANDSHAKE_KEY = 16
+"""Bytes in Sec-WebSocket-Key (RFC 6455, section 4.1)."""
+
+
+def problem(
+    method: bytes, target: bytes, version: str, fields: Sequence[Field]
+) -> HTTPStatus | None:
+    """The status with which to refuse a request with this head; None if it is in order.
+
+    `version` is "1.0" or "1.1"; the names of `fields` are in lower case.
+    """
+    if method not in METHODS or version not in ("1.1", "1.0"):
+        return HTTPStatus.BAD_REQUEST
+    if not _TARGET.fullmatch(target):
+        return HTTPStatus.BAD_REQUEST
+    if target[:1] != b"/" and not (
+        (target == b"*" and method == b"OPTIONS") or _ABSOLUTE.fullmatch(target)
+    ):
+        return HTTPStatus.BAD_REQUEST
+    hosts = lengths = codings = 0
+    for name, value in fields:
+        if name == b"host":
+            hosts += 1
+        elif name == b"content-length":
+            lengths += 1
+            if not value.isdigit() or len(value) > _MOST_DIGITS:
+                return HTTPStatus.BAD_REQUEST
+        elif name == b"transfer-encoding":
+            codings += 1
+            if value.lower() != b"chunked":
+                return HTTPStatus.NOT_IMPLEMENTED
+    if hosts != 1 and (hosts or version == "1.1"):
+        return HTTPStatus.BAD_REQUEST
+    if lengths + codings > 1 or (codings and version == "1.0"):
+        return HTTPStatus.BAD_REQUEST
+    if len(fields) > MOST_FIELDS:
+        return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+    return None
+
+
+def visible(fields: Iterable[Field]) -> list[Field]:
+    """What of `fields` the application sees.
+
+    A name with an underscore would be taken for another one, with hyphens, wherever the
+    fields become CGI variables; and one field is an order to daphne.
+    """
+    return [
+        field
+        for field in fields
+        if b"_" not in field[0] and field[0] != b"daphne-root-path"
+    ]
+
+
+def origin_form(target: bytes, fields: list[Field]) -> tuple[bytes, list[Field]]:
+    """`target`, absolute, as a path with its query, and `fields` with its Host.
+
+    The host in the target is the one that counts (RFC 9112, section 3.2.2).
+    """
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is None:  # the asterisk
+        return target, fields
+    host, path = absolute.groups()
+    if path[:1] != b"/":
+        path = b"/" + path
+    rest = [field for field in fields if field[0] != b"host"]
+    return path, [(b"host", host), *rest]
+
+
+def wants_websocket(method: bytes, version: str, fields: Iterable[Field]) -> bool:
+    """Whether a request asks to become a websocket (RFC 6455, section 4.1)."""
+    if method != b"GET" or version != "1.1":
+        return False
+    return b"websocket" in _tokens(b"upgrade", fields) and b"upgrade" in _tokens(
+        b"connection", fields
+    )
+
+
+def handshake_problem(fields: Sequence[Field]) -> HTTPStatus | None:
+    """The status with which to refuse this handshake (RFC 6455, section 4.2.2)."""
+    versions = [value for name, value in fields if name == b"sec-websocket-version"]
+    keys = [value for name, value in fields if name == b"sec-websocket-key"]
+    if len(versions) != 1 or len(keys) != 1:
+        return HTTPStatus.BAD_REQUEST
+    if any(
+        name == b"sec-websocket-extensions" and not _EXTENSIONS.fullmatch(value)
+        for name, value in fields
+    ):
+        return HTTPStatus.BAD_REQUEST
+    offered = subprotocols(fields)
+    if len(set(offered)) != len(offered) or not all(map(_NAME.fullmatch, offered)):
+        return HTTPStatus.BAD_REQUEST
+    if versions[0] != b"13":
+        return HTTPStatus.UPGRADE_REQUIRED
+    try:
+        key = b64decode(keys[0], validate=True)
+    except binascii.Error:
+        return HTTPStatus.BAD_REQUEST
+    return None if len(key) == _HANDSHAKE_KEY else HTTPStatus.BAD_REQUEST
+
+
+def subprotocols(fields: Iterable[Field]) -> list[str]:
+    """What the client offers, in its order."""
+    return [
+        token.decode("latin-1")
+        for name, value in fields
+        if name == b"sec-websocket-protocol"
+        for token in (part.strip() for part in value.split(b","))
+        if token
+    ]
+
+
+def _tokens(name: bytes, fields: Iterable[Field]) -> set[bytes]:
+    return {
+        token.strip()
+        for field, value in fields
+        if field == name
+        for token in value.lower().split(b",")
+    }

@@ -1,0 +1,116 @@
+"""HTTP/2 on hypercorn."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import h2.events
+import h2.exceptions
+import h2.settings
+from h2.errors import ErrorCodes
+from hypercorn.events import RawData
+from hypercorn.protocol.events import EndBody, Response, StreamClosed
+from hypercorn.protocol.h2 import H2Protocol
+
+from djasgi.options import Options
+from djasgi.servers.engines import http2, refusals
+from djasgi.servers.engines.heads import visible
+
+
+class _Gone:
+    """In place of a stream that has been answered; what still comes is forgotten."""
+
+    idle = True
+
+    async def handle(self, event: Any) -> None:
+        pass
+
+
+class _Streams(dict[int, Any]):
+    def __missing__(self, stream_id: int) -> _Gone:
+        return _Gone()
+
+
+class Http2(H2Protocol):
+    """hypercorn's side of a connection with HTTP/2."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.options: Options = self.config.options  # type: ignore[attr-defined]
+        self.streams = _Streams()
+        self._ended: set[int] = set()
+        self._told = False
+        codes = h2.settings.SettingCodes
+        self.connection.local_settings = h2.settings.Settings(
+            client=False,
+            initial_values={
+                codes.MAX_CONCURRENT_STREAMS: self.config.h2_max_concurrent_streams,
+                codes.MAX_HEADER_LIST_SIZE: self.options.max_head_size,
+                codes.ENABLE_CONNECT_PROTOCOL: 0,
+            },
+        )
+        most = self.options.max_head_size + http2.ROOM
+        self.connection.decoder.max_header_list_size = most
+
+    async def take_leave(self) -> None:
+        """Say which requests have been answered, before the connection is closed."""
+        try:
+            self.connection.close_connection()
+        except h2.exceptions.ProtocolError:
+            return  # closed already
+        await self._flush()
+
+    async def wind_down(self) -> None:
+        """Ask the client to open another connection for what it begins from now on."""
+        if not self._told and not self.closed:
+            self._told = True
+            await self.send(RawData(data=http2.notice()))
+
+    async def _create_stream(self, request: h2.events.RequestReceived) -> None:
+        head = http2.Head(list(request.headers or ()), self.options)
+        stream_id = request.stream_id
+        if head.problem is not None:
+            await self._refuse(stream_id, head.problem)
+            return
+        request.headers = [
+            (b":method", head.method),
+            (b":path", head.target),
+            (b":authority", head.fields[0][1]),
+            *visible(head.fields[1:]),
+        ]
+        await super()._create_stream(request)
+
+    async def _refuse(self, stream_id: int, status: HTTPStatus) -> None:
+        refusals.log(status, self.client, "https", self.options)
+        fields, body = http2.refusal(status, self.options)
+        self.connection.send_headers(stream_id, fields)
+        self.connection.send_data(stream_id, body, end_stream=True)
+        await self._flush()
+
+    async def stream_send(self, event: Any) -> None:
+        if isinstance(event, Response):
+            fields = http2.response_fields(
+                event.status_code, event.headers, self.options
+            )
+            try:
+                self.connection.send_headers(event.stream_id, fields)
+            except h2.exceptions.ProtocolError:
+                return  # the client has gone
+            await self._flush()
+            return
+        if isinstance(event, EndBody):
+            self._ended.add(event.stream_id)
+        elif isinstance(event, StreamClosed) and event.stream_id not in self._ended:
+            await self._cut(event.stream_id)
+        elif isinstance(event, StreamClosed):
+            self._ended.discard(event.stream_id)
+        await super().stream_send(event)
+
+    async def _cut(self, stream_id: int) -> None:
+        """Say that a response is not complete; the client would wait for its end."""
+        try:
+            self.connection.reset_stream(stream_id, ErrorCodes.INTERNAL_ERROR)
+        except h2.exceptions.ProtocolError:
+            return
+        await self._flush()

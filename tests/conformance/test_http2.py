@@ -1,0 +1,224 @@
+"""HTTP/2 over TLS, on the servers that speak it: the same as HTTP/1 to applications."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Iterator
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from djasgi.options import SERVERS
+from djasgi.servers import support
+from djasgi.servers.base import Refused
+from tests.support.engine import MEDIUM, Engine
+from tests.support.http2 import Client, Stream
+from tests.support.wire import (
+    HEAD,
+    answer,
+    client,
+    listener,
+    make_certificates,
+    tls_context,
+    tls_options,
+)
+
+ABLE = [s for s in SERVERS if not isinstance(support(s)["http2"], Refused)]
+
+INTERNAL_ERROR = 2  # RFC 9113, section 7
+
+MAX_BODY = 1000
+
+TOO_LARGE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE.phrase.encode()  # Python's name for it
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tls")
+    make_certificates(folder)
+    return folder
+
+
+def options(files: Path, **more: Any) -> dict[str, Any]:
+    return tls_options(files, http2=True, access_log=True, **more)
+
+
+@pytest.fixture(scope="module", params=ABLE)
+def engine(
+    request: pytest.FixtureRequest, files: Path
+) -> Iterator[tuple[Engine, socket.socket]]:
+    more = options(files, max_body_size=MAX_BODY, max_head_size=4096)
+    with listener() as sock, Engine(request.param, sock, **more) as running:
+        yield running, sock
+        output = running.stop()
+        assert not re.findall(r"^log (?!djasgi).*", output, re.MULTILINE)
+
+
+@pytest.fixture
+def shared(
+    engine: tuple[Engine, socket.socket], files: Path
+) -> Iterator[tuple[Engine, Client]]:
+    engine[0].forget()
+    with Client(client(engine[1]), tls_context(files)) as connected:
+        yield engine[0], connected
+
+
+Shared = tuple[Engine, Client]
+
+
+def test_able() -> None:
+    assert ABLE == ["hypercorn", "daphne"]
+
+
+def test_scope(shared: Shared) -> None:
+    fields = [(b"x-a", b"1"), (b"b", b"2"), (b"x-a", b"3"), (b"x_under", b"1")]
+    fields += [(b"cookie", b"x=1"), (b"cookie", b"y=2"), (b"daphne-root-path", b"/x")]
+    stream = shared[1].get("/scope/%C3%A9?q=%20", *fields)
+    assert stream.status == 200
+    scope = json.loads(stream.body)
+    assert scope.pop("client")[0] == "127.0.0.1"
+    assert scope.pop("server")[0] == "127.0.0.1"
+    assert scope == {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "2",
+        "method": "GET",
+        "scheme": "https",
+        "path": "/scope/\xe9",
+        "raw_path": "/scope/%C3%A9",
+        "query_string": "q=%20",
+        "root_path": "",
+        "headers": [
+            ["host", "localhost"],
+            ["x-a", "1"],
+            ["b", "2"],
+            ["x-a", "3"],
+            ["cookie", "x=1; y=2"],
+        ],
+        "state": {},
+        "types": ["bytes", "tuple"],
+    }
+
+
+def test_response(shared: Shared) -> None:
+    own = [("Set-Cookie", "b=1"), ("Connection", "close"), ("Set-Cookie", "a=2")]
+    steps: list[Any] = [
+        {"type": "http.response.start", "status": 201, "headers": own},
+        {"type": "http.response.body", "body": "one", "more_body": True},
+        {"type": "http.response.body", "body": "two"},
+    ]
+    stream = shared[1].get("/script?" + quote(json.dumps(steps)))
+    names = sorted(name for name, _ in stream.headers)
+    assert names == [b":status", b"date", b"set-cookie", b"set-cookie"]
+    cookies = [value for name, value in stream.headers if name == b"set-cookie"]
+    assert (stream.status, cookies, stream.body) == (201, [b"b=1", b"a=2"], b"onetwo")
+
+
+def test_many_at_once_and_large(shared: Shared) -> None:
+    ids = [shared[1].request("/medium") for _ in range(3)]
+    ids += [shared[1].request("/") for _ in range(20)]
+    sizes = [len(shared[1].answer(stream_id).body) for stream_id in ids]
+    assert sizes == [MEDIUM] * 3 + [5] * 20
+
+
+def test_upload(shared: Shared) -> None:
+    stream = shared[1].get("/body", method="POST", body=bytes(MAX_BODY))
+    assert (stream.status, stream.body) == (200, b"%d" % MAX_BODY)
+
+
+def test_head_has_no_body(shared: Shared) -> None:
+    stream = shared[1].get("/", method="HEAD")
+    assert (stream.status, stream.body) == (200, b"")
+
+
+def test_failures(shared: Shared) -> None:
+    stream = shared[1].get("/raise")
+    assert (stream.status, stream.body) == (500, b"Internal Server Error")
+    cut = shared[1].get("/raise-late")
+    assert (cut.ended, cut.reset) == (False, INTERNAL_ERROR)
+    assert shared[1].get().body == b"hello"
+    shared[0].wait_for("^log djasgi ERROR exception in the application")
+
+
+def refused(stream: Stream, status: int, phrase: bytes) -> None:
+    names = sorted(name for name, _ in stream.headers)
+    assert names == [b":status", b"content-length", b"content-type", b"date"]
+    assert (stream.status, stream.body) == (status, phrase)
+
+
+def test_refusals(shared: Shared) -> None:
+    running, connected = shared
+    for target, method in (("/a#b", "GET"), ("/", "FOOBAR"), ("*", "GET")):
+        refused(connected.get(target, method=method), 400, b"Bad Request")
+        running.wait_for("^log djasgi.access INFO 127.0.0.1 - - HTTP/- 400 ")
+    large = (b"x", b"x" * 5000)
+    refused(connected.get("/", large), 431, b"Request Header Fields Too Large")
+    assert connected.get().body == b"hello"
+
+
+def test_body_that_is_too_large(shared: Shared) -> None:
+    said = (b"content-length", b"%d" % (MAX_BODY + 1))
+    stream_id = shared[1].request("/body", said, method="POST", end=False)
+    refused(shared[1].answer(stream_id), 413, TOO_LARGE)
+    more = bytes(MAX_BODY + 1)
+    stream_id = shared[1].request("/body", method="POST", body=more, end=False)
+    refused(shared[1].answer(stream_id), 413, TOO_LARGE)
+    assert shared[1].get().body == b"hello"
+
+
+def test_application_is_told_that_the_client_has_gone(shared: Shared) -> None:
+    running, connected = shared
+    stream_id = connected.request("/silent")
+    running.wait_for("^http /silent$")
+    connected.connection.reset_stream(stream_id)
+    connected.flush()
+    running.wait_for("^disconnect /silent$")
+    assert connected.get().body == b"hello"
+
+
+def test_access_log(shared: Shared) -> None:
+    shared[1].get("/logged?secret")
+    shared[0].wait_for(
+        r"^log djasgi.access INFO 127.0.0.1 GET /logged HTTP/2 200 5 [\d.]+ms \w{32}$"
+    )
+
+
+def test_http_1_is_spoken_too(
+    engine: tuple[Engine, socket.socket], files: Path
+) -> None:
+    with tls_context(files).wrap_socket(
+        client(engine[1]), server_hostname="localhost"
+    ) as sock:
+        sock.sendall(HEAD % b"/")
+        assert answer(sock)[2] == b"hello"
+
+
+@pytest.mark.parametrize("server", ABLE)
+def test_drain(server: str, files: Path) -> None:
+    more = options(files, linger=0.3)
+    with (
+        listener() as sock,
+        Engine(server, sock, **more) as running,
+        Client(client(sock), tls_context(files)) as busy,
+        Client(client(sock), tls_context(files)) as idle,
+    ):
+        assert idle.get().body == b"hello"
+        held = busy.request("/hold")
+        running.wait_for("^http /hold$")
+        running.ask_to_stop()
+        running.wait_for("^draining$")
+        while not busy.told_to_go:
+            busy.read()
+        running.release()
+        assert busy.answer(held).body == b"held"
+        for connected in (busy, idle):
+            told = connected.until_closed()
+            assert told[0] == (0, 2**31 - 1)
+        output = running.ended()
+        assert "log djasgi WARNING" not in output
+        assert not re.findall(r"^log (?!djasgi).*", output, re.MULTILINE)
