@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from djasgi.errors import UsageError
 from djasgi.kinds import Bind
@@ -74,7 +73,7 @@ def _shadowed(values: dict[str, Value], *kept: str) -> dict[str, Value]:
             lost.append((shown, value.origin))
             values[name] = Value(OPTIONS[name].default)
     first = values[kept[-1]]
-    values[kept[-1]] = replace(first, instead_of=(*first.instead_of, *lost))
+    values[kept[-1]] = first.replaced(instead_of=(*first.instead_of, *lost))
     return values
 
 

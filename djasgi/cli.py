@@ -85,6 +85,14 @@ def _parameter(spec: Spec) -> click.Parameter:
 class _Command(click.Command):
     """A command whose help groups the options in sections."""
 
+    specs: tuple[Spec, ...] = ()
+    """The options whose parameters are not made yet: only one command runs."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        self.params[:0] = [_parameter(spec) for spec in self.specs]
+        self.specs = ()
+        return super().get_params(ctx)
+
     def format_options(
         self, ctx: click.Context, formatter: click.HelpFormatter
     ) -> None:
@@ -143,8 +151,8 @@ def _options(*names: str) -> Callable[[click.Command], click.Command]:
     """Add the parameters of these options, or of all, to a command."""
 
     def add(command: click.Command) -> click.Command:
-        specs = [OPTIONS[name] for name in names] or list(OPTIONS.values())
-        command.params[:0] = [_parameter(spec) for spec in specs]
+        assert isinstance(command, _Command)  # noqa: S101
+        command.specs = tuple(OPTIONS[name] for name in names or OPTIONS)
         return command
 
     return add

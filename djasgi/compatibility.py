@@ -6,18 +6,17 @@ Known without importing Django: `explain` and refusals come first.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from importlib.metadata import version
+import sys
 
 from djasgi.errors import UsageError
+from djasgi.frozen import Frozen
 from djasgi.plan import LaunchPlan
 
 VERIFIED = ((5, 2), (6, 1))
 """The oldest and the newest Django whose own test suite passes with djasgi's handler."""
 
 
-@dataclass(frozen=True, slots=True)
-class Handler:
+class Handler(Frozen):
     """The handler in force, `djasgi` or `django`, and why it is not the default."""
 
     name: str
@@ -31,7 +30,7 @@ def handler(plan: LaunchPlan) -> Handler:
     """
     if plan.options.handler == "django":
         return Handler("django")
-    found = version("django")
+    found = _version()
     if VERIFIED[0] <= _series(found) <= VERIFIED[1]:
         return Handler("djasgi")
     proven = " to ".join(".".join(map(str, series)) for series in VERIFIED)
@@ -47,3 +46,11 @@ def handler(plan: LaunchPlan) -> Handler:
 
 def _series(release: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", release)[:2]))
+
+
+def _version() -> str:
+    if "django" in sys.modules:
+        return str(sys.modules["django"].__version__)
+    from importlib.metadata import version
+
+    return version("django")

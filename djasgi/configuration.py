@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from djasgi.errors import UsageError, nearest
+from djasgi.frozen import Frozen
 from djasgi.kinds import Bind, FilePath, Repeated, complaint
 from djasgi.options import OPTIONS, Spec
 from djasgi.source import is_file
@@ -21,16 +22,14 @@ from djasgi.tree import up_to_repository
 TABLE = ("tool", "djasgi")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Frozen):
     """A value and where it was written."""
 
     value: Any
     origin: str
 
 
-@dataclass(frozen=True, slots=True)
-class EnvironmentTable:
+class EnvironmentTable(Frozen):
     """One `[tool.djasgi.env.NAME]`."""
 
     origin: str
@@ -38,13 +37,12 @@ class EnvironmentTable:
     variables: Mapping[str, Entry]
 
 
-@dataclass(frozen=True, slots=True)
-class Configuration:
+class Configuration(Frozen):
     """What the configuration file says; empty when there is none."""
 
     path: Path | None = None
-    options: Mapping[str, Entry] = field(default_factory=dict)
-    environments: Mapping[str, EnvironmentTable] = field(default_factory=dict)
+    options: Mapping[str, Entry] = MappingProxyType({})
+    environments: Mapping[str, EnvironmentTable] = MappingProxyType({})
     silence: tuple[str, ...] = ()  # ids of checks
 
 

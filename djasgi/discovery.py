@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from djasgi.entryfile import environment, path_insertions
 from djasgi.errors import ProjectError, nearest
+from djasgi.frozen import Frozen
 from djasgi.modules import Lookup, module_file, settings_siblings
 from djasgi.source import (
     MAX_SOURCE,
@@ -46,16 +46,14 @@ __all__ = [
 _SETTINGS = "DJANGO_SETTINGS_MODULE"
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Frozen):
     """A literal, and where it stands."""
 
     value: str
     origin: str  # "manage.py:9", relative to the import root
 
 
-@dataclass(frozen=True, slots=True)
-class Manage:
+class Manage(Frozen):
     """What manage.py says."""
 
     path: Path
@@ -65,8 +63,7 @@ class Manage:
     paths: tuple[Path, ...]  # what it adds to sys.path
 
 
-@dataclass(frozen=True, slots=True)
-class Root:
+class Root(Frozen):
     """The import root."""
 
     path: Path
@@ -79,16 +76,14 @@ class Root:
         return (self.path, *(self.manage.paths if self.manage else ()))
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(Frozen):
     """An asgi.py that was seen and not taken."""
 
     path: str  # relative to the import root
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Application:
+class Application(Frozen):
     """The ASGI application, as an import target."""
 
     target: Target | None  # None: Django's get_asgi_application(), synthesised
@@ -217,8 +212,7 @@ def defined_names(path: Path) -> list[str]:
     return [name for name in names if name.isidentifier() and name[0] != "_"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
+class _Candidate(Frozen):
     module: str
     attribute: str | None
     origin: str

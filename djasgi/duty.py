@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from djasgi.frozen import Frozen
 from djasgi.plan import LaunchPlan
 from djasgi.supervisor.sockets import Listeners
 
@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from djasgi.tls import Tls  # not at run time: `ssl` is only for those who ask
 
 
-@dataclass(frozen=True, slots=True)
-class Duty:
+class Duty(Frozen):
     """The plan, and what the supervisor has made of it."""
 
     plan: LaunchPlan

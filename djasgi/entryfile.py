@@ -8,16 +8,15 @@ from __future__ import annotations
 import ast
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
+from djasgi.frozen import Frozen
 from djasgi.source import Guard, calls, environment_read, is_environ, statements, text
 
 _MAX_TEXT = 4096  # characters of an evaluated path: `a = a + a` doubles on every line
 
 
-@dataclass(frozen=True, slots=True)
-class Variable:
+class Variable(Frozen):
     """An environment variable that a file sets."""
 
     value: str | None  # None: computed
@@ -37,9 +36,9 @@ def environment(tree: ast.Module) -> dict[str, Variable]:
         for name, variable in _variables(node):
             inner = guard
             if guard.unset == name:
-                variable = replace(variable, assigned=False)  # noqa: PLW2901 (it is one)
+                variable = variable.replaced(assigned=False)  # noqa: PLW2901 (it is one)
             elif guard.unset is not None:
-                inner = replace(guard, certain=False)
+                inner = guard.replaced(certain=False)
             seen.setdefault(name, []).append((variable, inner))
     settled = {name: _settle(found) for name, found in seen.items()}
     return {name: variable for name, variable in settled.items() if variable}
@@ -54,7 +53,7 @@ def _settle(found: list[tuple[Variable, Guard]]) -> Variable | None:
     possible = [variable for variable, guard in found if not guard.testing]
     if len({variable.value for variable in possible}) != 1:
         return None
-    return replace(possible[0], assigned=False)
+    return possible[0].replaced(assigned=False)
 
 
 def _variables(node: ast.stmt) -> Iterator[tuple[str, Variable]]:

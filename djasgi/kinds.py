@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from djasgi.frozen import Frozen
 
 MAX_PORT = 65_535
 
@@ -341,8 +342,7 @@ class Setting(Kind):
         return f"{value[0]}={value[1]}"
 
 
-@dataclass(frozen=True, slots=True)
-class Bind:
+class Bind(Frozen):
     """One place to listen on: a TCP address, a unix socket or an inherited one."""
 
     family: Literal["tcp", "unix", "fd"]

@@ -9,8 +9,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -29,6 +28,7 @@ from djasgi.failures import (
     place,
     settings_in_force,
 )
+from djasgi.frozen import Frozen
 from djasgi.options import SERVERS
 from djasgi.plan import LaunchPlan, asgi_application_target
 from djasgi.source import shown
@@ -44,8 +44,7 @@ NEEDED = frozenset({*SERVERS, "asgiref", "autobahn", "django", "h11", "h2", "htt
 """Packages whose names are taken, whichever server was chosen."""
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(Frozen):
     """The application, ready to be served, and what is only known now."""
 
     application: Callable[..., Any]
@@ -113,6 +112,32 @@ def run_system_checks() -> None:
             hint="See all of them: djasgi manage check",
             details="\n".join(map(str, errors)) if len(errors) > 1 else "",
         )
+
+
+FOR_REQUESTS = (
+    ("django.contrib.messages", "MESSAGE_STORAGE"),
+    ("django.contrib.sessions", "SESSION_SERIALIZER"),
+    ("django.contrib.auth", "AUTHENTICATION_BACKENDS"),
+)
+"""Applications, and the settings by which their middleware imports at a request."""
+
+
+def import_for_requests() -> None:
+    """Import what each worker would import by itself at its first request.
+
+    Imported once, before the fork, it is shared. What cannot be imported is left to
+    fail where it is needed, as without this.
+    """
+    settings = settings_in_force()
+    if settings is None or not sys.modules["django.apps"].apps.ready:
+        return
+    from django.apps import apps
+
+    for application, name in FOR_REQUESTS:
+        paths = getattr(settings, name, ()) if apps.is_installed(application) else ()
+        for path in (paths,) if isinstance(paths, str) else paths:
+            with suppress(Exception):
+                importlib.import_module(path.rpartition(".")[0])
 
 
 def close_connections() -> None:

@@ -6,9 +6,9 @@ import ast
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from djasgi.frozen import Frozen
 from djasgi.source import bound_names, is_file, is_folder, parse, statements, text
 
 
@@ -89,8 +89,7 @@ def star_imports(module: str, file: Path) -> list[str]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class Assigned:
+class Assigned(Frozen):
     """What a module's name is set to, and where."""
 
     value: str | None  # None: computed

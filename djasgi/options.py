@@ -8,11 +8,10 @@ work that implements it, never earlier.
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from djasgi.frozen import Frozen
 from djasgi.kinds import (
     Addresses,
     Attribute,
@@ -55,8 +54,7 @@ SECTIONS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Spec:
+class Spec(Frozen):
     """The declaration of one option."""
 
     name: str
@@ -89,6 +87,25 @@ class Spec:
         return "auto" if value == "auto" else self.kind.show(value)
 
 
+OPTIONS: dict[str, Spec] = {}
+"""The declarations, by field."""
+
+
+class _Declared:
+    """Becomes the `Spec` and the default of the field that it is assigned to."""
+
+    def __init__(self, short: str, **details: Any) -> None:
+        self.short = short
+        self.details = details
+
+    def __set_name__(self, owner: type, field: str) -> None:
+        name = field.replace("_", "-")
+        flags = () if self.details["argument"] else (self.short, f"--{name}")
+        spec = Spec(name=name, flags=tuple(filter(None, flags)), **self.details)
+        OPTIONS[field] = spec
+        setattr(owner, field, spec.default)
+
+
 def option(
     default: Any,
     kind: Kind,
@@ -101,20 +118,19 @@ def option(
     argument: bool = False,
 ) -> Any:
     """A field of `Options`; its name becomes flag, variable and key."""
-    metadata = {
-        "kind": kind,
-        "section": section,
-        "help": help,
-        "short": short,
-        "platform": platform,
-        "toml": toml,
-        "argument": argument,
-    }
-    return dataclasses.field(default=default, metadata=metadata)
+    return _Declared(
+        short,
+        default=default,
+        kind=kind,
+        section=section,
+        help=help,
+        platform=platform,
+        toml=toml,
+        argument=argument,
+    )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(Frozen):
     """The value of every option. Seconds and bytes, unless the help says otherwise."""
 
     app: str | None = option(
@@ -477,25 +493,3 @@ class Options:
         "How long a streaming response may go on meanwhile, in seconds, before its "
         "application sees http.disconnect.",
     )
-
-
-def _spec(field: dataclasses.Field[Any]) -> Spec:
-    data = field.metadata
-    name = field.name.replace("_", "-")
-    flags = () if data["argument"] else (data["short"], f"--{name}")
-    return Spec(
-        name=name,
-        kind=data["kind"],
-        default=field.default,
-        section=data["section"],
-        help=data["help"],
-        flags=tuple(filter(None, flags)),
-        platform=data["platform"],
-        toml=data["toml"],
-        argument=data["argument"],
-    )
-
-
-OPTIONS: dict[str, Spec] = {
-    field.name: _spec(field) for field in dataclasses.fields(Options)
-}

@@ -7,7 +7,6 @@ What comes after `resolve` takes the `LaunchPlan` and nothing else, so that `ser
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +28,14 @@ from djasgi.environments import (
     read_env_file,
 )
 from djasgi.errors import ProjectError, UsageError
+from djasgi.frozen import Frozen
 from djasgi.kinds import Bind
 from djasgi.options import OPTIONS, Options
 from djasgi.settings import SettingsChoice
 from djasgi.values import Layers, Value
 
 
-@dataclass(frozen=True, slots=True)
-class LaunchPlan:
+class LaunchPlan(Frozen):
     """What will run. Immutable; made by `resolve`."""
 
     command: str
@@ -168,7 +167,7 @@ def _root(
             return root
     found = discovery.find_root(cwd, explicit.value)
     if found is not None:
-        return replace(found, origin=explicit.origin) if explicit.asked else found
+        return found.replaced(origin=explicit.origin) if explicit.asked else found
     settings = layers.value("settings").asked or environ.get("DJANGO_SETTINGS_MODULE")
     if app.asked or settings:
         return Root(cwd, "working directory", None)
@@ -229,7 +228,7 @@ def _as_module(target: Target, root: Path) -> Target:
         return target
     parts = file.relative_to(root).with_suffix("").parts
     module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-    return replace(target, module=module, file=None)
+    return target.replaced(module=module, file=None)
 
 
 def _table(configuration: Configuration, environment: Value) -> EnvironmentTable | None:

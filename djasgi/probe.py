@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import IO, Any
 
 from djasgi.kinds import Bind
@@ -133,9 +133,8 @@ def served(plan: LaunchPlan, environ: Mapping[str, str]) -> Iterator[Worker]:
 def _probed(plan: LaunchPlan) -> LaunchPlan:
     """The same plan in one process, on a free port of this machine."""
     values = {**plan.values, **{n: Value(v) for n, v in _OVERRIDES.items()}}
-    return replace(
-        plan,
-        options=replace(plan.options, **_OVERRIDES),
+    return plan.replaced(
+        options=plan.options.replaced(**_OVERRIDES),
         values=values,
         binds=(Bind("tcp", host="127.0.0.1", port=0),),
     )

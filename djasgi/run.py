@@ -11,7 +11,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -65,7 +64,8 @@ def vet(plan: LaunchPlan) -> None:
             )
     if plan.options.native:
         servers.load(server).check_native(plan.options.native)
-    compatibility.handler(plan)
+    if plan.values["handler"].asked:
+        compatibility.handler(plan)
     if plan.options.loop == "uvloop" and not importlib.util.find_spec("uvloop"):
         raise UsageError(
             f"uvloop is not installed ({plan.values['loop'].origin}).",
@@ -173,7 +173,7 @@ def _check(plan: LaunchPlan, inherited: Inherited) -> int:
         )
     known = {Bind(**state["asked"]) for state in inherited.listeners}
     binds = [bind for bind in plan.binds if bind not in known]
-    with _open_listeners(replace(plan, binds=tuple(binds)), tls):
+    with _open_listeners(plan.replaced(binds=tuple(binds)), tls):
         return ExitCode.STOPPED
 
 
@@ -272,7 +272,7 @@ def _keep(plan: LaunchPlan, *, color: bool, terminal: bool) -> dict[str, Any]:
         "terminal": terminal,
         "log_level": plan.options.log_level,
         "log_format": plan.options.log_format,
-        "policy": asdict(_policy(plan, 1)),
+        "policy": vars(_policy(plan, 1)),
     }
 
 

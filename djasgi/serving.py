@@ -20,6 +20,7 @@ from djasgi.layers.requests import Requests
 from djasgi.loading import (
     Loaded,
     close_connections,
+    import_for_requests,
     load,
     run_system_checks,
     without_project,
@@ -76,7 +77,7 @@ def serve_worker(duty: Duty, number: int, channel: Channel) -> None:
         # Before the project's root enters sys.path, where a file of the server's name
         # would shadow it; and before the project is imported, which may itself ask for
         # Twisted's reactor.
-        server.prepare(runner.get_loop())
+        server.prepare(plan.options, runner.get_loop())
         _configure_logs(duty, number, None)
         loaded = load(plan)
         _configure_logs(duty, number, loaded)
@@ -91,11 +92,12 @@ def preload(duty: Duty, reloading: bool) -> Preloaded:
     """
     _require_descriptors()
     server = servers.load(duty.plan.options.server)
-    server.preload()
+    server.preload(duty.plan.options)
     loop_factory(duty.plan.options.loop)
     loaded = load(duty.plan)
     if reloading:
         run_system_checks()
+    import_for_requests()
     close_connections()
     # What is imported stays: collections need not go through it, nor copy it.
     gc.freeze()
@@ -110,7 +112,7 @@ def _serve_preloaded(duty: Duty, loaded: Loaded, number: int, channel: Channel) 
         asyncio.Runner(loop_factory=loop_factory(options.loop)) as runner,
     ):
         with without_project(duty.plan):
-            server.prepare(runner.get_loop())
+            server.prepare(options, runner.get_loop())
         _configure_logs(duty, number, loaded)
         _serve_with(runner, duty, number, server, loaded, channel, threads)
 
@@ -124,10 +126,27 @@ def _serve_with(
     channel: Channel,
     threads: Threads | None,
 ) -> None:
-    # The first collection need not go through what was imported.
-    gc.freeze()
-    gc.enable()
+    _collect_garbage()
     runner.run(_serve(duty, number, server, loaded, channel, threads))
+
+
+_THRESHOLDS = gc.get_threshold()
+"""Of the garbage collector, before the project is imported."""
+
+
+def _collect_garbage() -> None:
+    """Turn the garbage collector on, in a way that suits requests.
+
+    Collections need not go through what was imported. That makes full ones cheap, and
+    every request of Django leaves reference cycles that, with many requests at a time,
+    only full ones find: ten times as often they keep a busy worker 6 MB smaller, at no
+    cost that could be measured. Thresholds that the project has chosen are left alone.
+    """
+    gc.freeze()
+    if gc.get_threshold() == _THRESHOLDS:
+        young, middle, old = _THRESHOLDS
+        gc.set_threshold(young, middle, min(old, 1))
+    gc.enable()
 
 
 def _require_descriptors() -> None:

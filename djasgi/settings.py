@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from djasgi import discovery
 from djasgi.configuration import Entry, EnvironmentTable
@@ -15,11 +14,11 @@ from djasgi.environments import (
     settings_by_convention,
 )
 from djasgi.errors import UsageError
+from djasgi.frozen import Frozen
 from djasgi.values import Layers, Value
 
 
-@dataclass(frozen=True, slots=True)
-class SettingsChoice:
+class SettingsChoice(Frozen):
     """Which settings module is planned.
 
     `--settings`, the explicit environment, what is inherited, the base table, the

@@ -11,8 +11,9 @@ import re
 import stat
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from djasgi.frozen import Frozen
 
 MAX_SOURCE = 1024 * 1024
 """The largest file that is read, in bytes."""
@@ -57,8 +58,7 @@ def parse(path: Path) -> ast.Module | None:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Guard:
+class Guard(Frozen):
     """Under what condition a statement runs."""
 
     certain: bool = True
@@ -81,15 +81,15 @@ def statements(tree: ast.Module) -> Iterator[tuple[ast.stmt, Guard]]:
 
 
 def _blocks(node: ast.stmt, guard: Guard) -> list[tuple[list[ast.stmt], Guard]]:
-    maybe = replace(guard, certain=False)
+    maybe = guard.replaced(certain=False)
     match node:
         case ast.If():
             then, otherwise = _branches(node.test, guard)
             return [(node.body, then), (node.orelse, otherwise)]
         case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-            inner = replace(guard, nested=True)
+            inner = guard.replaced(nested=True)
             if _TESTS.search(node.name):
-                inner = replace(inner, certain=False, testing=True)
+                inner = inner.replaced(certain=False, testing=True)
             return [(node.body, inner)]
         case ast.With() | ast.AsyncWith():
             return [(node.body, guard)]
@@ -106,14 +106,14 @@ def _blocks(node: ast.stmt, guard: Guard) -> list[tuple[list[ast.stmt], Guard]]:
 
 
 def _branches(test: ast.expr, guard: Guard) -> tuple[Guard, Guard]:
-    maybe = replace(guard, certain=False)
+    maybe = guard.replaced(certain=False)
     if _is_main(test):
         return guard, maybe
     if variable := _unset_variable(test):
         certain = guard.certain and guard.unset is None
-        return replace(guard, unset=variable, certain=certain), maybe
+        return guard.replaced(unset=variable, certain=certain), maybe
     if _mentions_tests(test):
-        testing = replace(maybe, testing=True)
+        testing = maybe.replaced(testing=True)
         return (maybe, testing) if _is_negated(test) else (testing, maybe)
     return maybe, maybe
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import keyword
-from dataclasses import dataclass
 from pathlib import Path
 
 from djasgi.errors import ProjectError, UsageError, nearest
+from djasgi.frozen import Frozen
 from djasgi.modules import module_names
 from djasgi.source import enumerated, is_file, is_folder, shown
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Frozen):
     """An application import string, parsed."""
 
     module: str  # "config.asgi"; "" for a file

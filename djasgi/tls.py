@@ -8,10 +8,10 @@ here, and each way in which its files can be wrong is told apart.
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
 from pathlib import Path
 
 from djasgi.errors import ListenError, UsageError
+from djasgi.frozen import Frozen
 from djasgi.options import OPTIONS, Options
 
 _REQUIREMENTS = {
@@ -22,8 +22,7 @@ _REQUIREMENTS = {
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
-@dataclass(frozen=True, slots=True)
-class Tls:
+class Tls(Frozen):
     """What a server needs to speak TLS: the settings and the context made from them."""
 
     certfile: Path

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from djasgi.configuration import Entry
+from djasgi.frozen import Frozen
 from djasgi.options import OPTIONS
 
 DEFAULT = "default"
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(Frozen):
     """A value, where it came from, and what it was taken instead of."""
 
     value: Any

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from djasgi.layers.access import AccessLog
 from djasgi.layers.asgi import App, Middleware
@@ -14,10 +14,9 @@ from djasgi.layers.lifespan import State
 from djasgi.layers.limits import LimitConcurrency, MaxBodySize, RequestTimeout
 from djasgi.layers.proxy import ProxyHeaders
 from djasgi.layers.root_path import RootPath
+from djasgi.layers.threads import ThreadLeases
 from djasgi.options import Options
-
-if TYPE_CHECKING:
-    from djasgi.threads import Threads  # at run time only for those who ask
+from djasgi.threads import Threads
 
 
 def wrap(app: App, middleware: Sequence[Middleware]) -> App:
@@ -47,8 +46,6 @@ def compose(
     around all that is the user's.
     """
     if threads is not None:
-        from djasgi.layers.threads import ThreadLeases
-
         app = ThreadLeases(app, threads)
     if state is not None:
         app = State(app, state)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from djasgi.errors import UsageError, nearest
+from djasgi.frozen import Frozen
 from djasgi.kinds import Bind, Flag, Integer, Kind, Repeated, Seconds
 from djasgi.options import Options
 
@@ -23,8 +23,7 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class Native:
+class Native(Frozen):
     """The attribute of the server's own configuration that does exactly this.
 
     `flag` is the spelling on the server's own command line, empty if there is none. An
@@ -39,8 +38,7 @@ class Native:
         return _arguments(self.flag, value, kind)
 
 
-@dataclass(frozen=True, slots=True)
-class Supplied:
+class Supplied(Frozen):
     """djasgi does it, with the same code for every server.
 
     `flag` as in `Native`: what comes nearest to it on the server's own command line.
@@ -54,8 +52,7 @@ class Supplied:
         return _arguments(self.flag, value, kind)
 
 
-@dataclass(frozen=True, slots=True)
-class Adapted:
+class Adapted(Frozen):
     """Below ASGI, through the server's internals.
 
     `flag` as in `Native`: what comes nearest to it on the server's own command line.
@@ -69,8 +66,7 @@ class Adapted:
         return _arguments(self.flag, value, kind)
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Frozen):
     """Cannot be done on this server."""
 
     why: str
@@ -161,7 +157,6 @@ class Server(Protocol):
     """The shape of the module of a server."""
 
     NAME: str
-    DISTRIBUTION: str
     SUPPORT: Mapping[str, Support]
     LACKS: tuple[str, ...]
 
@@ -182,13 +177,13 @@ class Server(Protocol):
         or that belongs to djasgi, and for a value of the wrong type.
         """
 
-    def preload(self) -> None:
+    def preload(self, options: Options) -> None:
         """Import what of the server may be imported before a fork."""
 
     def unforkable(self) -> str:
         """What the project has done that keeps this server from being forked; or ""."""
 
-    def prepare(self, loop: asyncio.AbstractEventLoop) -> None:
+    def prepare(self, options: Options, loop: asyncio.AbstractEventLoop) -> None:
         """Import the server, before the project's root enters `sys.path`.
 
         `loop` is the loop that will serve. Once in a process.

@@ -28,7 +28,6 @@ if TYPE_CHECKING:  # at run time they would slow down `--help`
     from djasgi.tls import Tls
 
 NAME = "daphne"
-DISTRIBUTION = "daphne"
 
 SUPPORT: Mapping[str, Support] = {
     **SUPPLIED,
@@ -140,25 +139,12 @@ def _known() -> dict[str, str]:
     return known | {"application": "object"} | _ANNOTATIONS
 
 
-PRELOADED = (
-    "OpenSSL.SSL",
-    "autobahn.twisted.websocket",
-    "twisted.internet.asyncioreactor",
-    "twisted.internet.endpoints",
-    "twisted.internet.tcp",
-    "twisted.internet.unix",
-    "twisted.protocols.tls",
-    "twisted.web.http",
-)
-"""What daphne uses and what needs no reactor; daphne's own modules do."""
+def preload(options: Options) -> None:
+    """Import daphne and its protocols, but for the reactor: each fork has its own."""
+    from djasgi.servers.engines import reactor
 
-
-def preload() -> None:
-    """Import what of Twisted and autobahn may be imported before a fork."""
-    import importlib
-
-    for name in PRELOADED:
-        importlib.import_module(name)
+    with reactor.to_come():
+        _import(options)
 
 
 def unforkable() -> str:
@@ -169,7 +155,7 @@ def unforkable() -> str:
     return "a Twisted reactor, installed" if installed else ""
 
 
-def prepare(loop: asyncio.AbstractEventLoop) -> None:
+def prepare(options: Options, loop: asyncio.AbstractEventLoop) -> None:
     """Install the Twisted reactor over `loop`, then import daphne.
 
     Raises ProjectError when another reactor has been installed.
@@ -177,7 +163,22 @@ def prepare(loop: asyncio.AbstractEventLoop) -> None:
     from djasgi.servers.engines import reactor
 
     reactor.install(loop)
-    import djasgi.servers.engines.daphne  # noqa: F401  # importing it is the purpose
+    _import(options)
+
+
+def _import(options: Options) -> None:
+    import sys
+
+    # Twisted does without HTTP/2 where it cannot be imported, which takes a while.
+    spared = "twisted.web._http2"
+    spare = not options.http2 and spared not in sys.modules
+    if spare:
+        sys.modules[spared] = None  # type: ignore[assignment]  # documented
+    try:
+        import djasgi.servers.engines.daphne  # noqa: F401  # importing is the purpose
+    finally:
+        if spare:
+            del sys.modules[spared]
 
 
 async def serve(

@@ -28,7 +28,6 @@ if TYPE_CHECKING:  # at run time they would slow down `--help`
     from djasgi.tls import Tls
 
 NAME = "hypercorn"
-DISTRIBUTION = "hypercorn"
 
 SUPPORT: Mapping[str, Support] = {
     **SUPPLIED,
@@ -149,7 +148,7 @@ def configuration(options: Options) -> dict[str, object]:
     }
 
 
-def preload() -> None:
+def preload(options: Options) -> None:
     """Import hypercorn and its protocols: they leave nothing open."""
     import djasgi.servers.engines.hypercorn  # noqa: F401  # importing it is the purpose
 
@@ -159,7 +158,7 @@ def unforkable() -> str:
     return ""
 
 
-def prepare(loop: asyncio.AbstractEventLoop) -> None:
+def prepare(options: Options, loop: asyncio.AbstractEventLoop) -> None:
     """Import hypercorn and its protocols."""
     import djasgi.servers.engines.hypercorn  # noqa: F401  # importing is the purpose
 

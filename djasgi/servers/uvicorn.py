@@ -29,7 +29,6 @@ if TYPE_CHECKING:  # at run time they would slow down `--help`
     from djasgi.tls import Tls
 
 NAME = "uvicorn"
-DISTRIBUTION = "uvicorn"
 
 SUPPORT: Mapping[str, Support] = {
     **SUPPLIED,
@@ -166,7 +165,7 @@ def configuration(options: Options) -> dict[str, object]:
     }
 
 
-def preload() -> None:
+def preload(options: Options) -> None:
     """Import uvicorn and its protocols: they leave nothing open."""
     import djasgi.servers.engines.uvicorn  # noqa: F401  # importing it is the purpose
 
@@ -176,7 +175,7 @@ def unforkable() -> str:
     return ""
 
 
-def prepare(loop: asyncio.AbstractEventLoop) -> None:
+def prepare(options: Options, loop: asyncio.AbstractEventLoop) -> None:
     """Import uvicorn and its protocols."""
     import djasgi.servers.engines.uvicorn  # noqa: F401  # importing it is the purpose
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 from djasgi.errors import ExitCode
-from djasgi.supervisor.record import Record
+from djasgi.frozen import Frozen
 
 
 class Cause(Enum):
@@ -20,23 +20,23 @@ class Cause(Enum):
     """The new code or configuration was not even started: the check said why."""
 
 
-class Started(Record):
+class Started(Frozen):
     """The supervisor begins."""
 
 
-class Resumed(Record):
+class Resumed(Frozen):
     """The supervisor has re-executed itself and wants so many workers of the new code."""
 
     workers: int
 
 
-class Prepared(Record):
+class Prepared(Frozen):
     """The code of a generation is loaded: workers can be spawned from it."""
 
     generation: int
 
 
-class PrepareFailed(Record):
+class PrepareFailed(Frozen):
     """The code of a generation does not load, or its process has ended."""
 
     generation: int
@@ -44,19 +44,19 @@ class PrepareFailed(Record):
     status: int | None = None
 
 
-class PreloaderGone(Record):
+class PreloaderGone(Frozen):
     """The process that held the code of a generation is gone."""
 
     generation: int
 
 
-class Spawned(Record):
+class Spawned(Frozen):
     number: int
     generation: int
     pid: int
 
 
-class SpawnFailed(Record):
+class SpawnFailed(Frozen):
     """No process could be made; `lasting` when waiting will not mend it."""
 
     number: int
@@ -65,76 +65,76 @@ class SpawnFailed(Record):
     exit_code: int = ExitCode.PROJECT
 
 
-class Ready(Record):
+class Ready(Frozen):
     pid: int
 
 
-class Failed(Record):
+class Failed(Frozen):
     """The worker said that it failed, and is about to exit."""
 
     pid: int
     exit_code: int
 
 
-class Exited(Record):
+class Exited(Frozen):
     """The process is gone; `status` is the exit code, or minus the signal."""
 
     pid: int
     status: int
 
 
-class RetireRequested(Record):
+class RetireRequested(Frozen):
     """A worker has served long enough: replace it, then let it go."""
 
     pid: int
     reason: str
 
 
-class Hung(Record):
+class Hung(Frozen):
     """The event loop of a worker has been silent for the hang timeout."""
 
     pid: int
 
 
-class Spared(Record):
+class Spared(Frozen):
     """What looked hung is held by a debugger."""
 
     pid: int
 
 
-class Listening(Record):
+class Listening(Frozen):
     """The sockets for a generation listen."""
 
     generation: int
 
 
-class ListenFailed(Record):
+class ListenFailed(Frozen):
     exit_code: int
 
 
-class StopRequested(Record):
+class StopRequested(Frozen):
     immediate: bool = False
 
 
-class ReloadRequested(Record):
+class ReloadRequested(Frozen):
     pass
 
 
-class Checked(Record):
+class Checked(Frozen):
     """A throw-away process has read the new configuration, and it is sound."""
 
 
-class ReloadAborted(Record):
+class ReloadAborted(Frozen):
     """The reload ends before anything of the new code was started."""
 
 
-class Scale(Record):
+class Scale(Frozen):
     """So many workers more, or fewer."""
 
     by: int
 
 
-class Tick(Record):
+class Tick(Frozen):
     """Time has passed."""
 
 
@@ -163,13 +163,13 @@ Event = (
 )
 
 
-class Prepare(Record):
+class Prepare(Frozen):
     """Answered by Prepared, PrepareFailed or PreloaderGone."""
 
     generation: int
 
 
-class Discard(Record):
+class Discard(Frozen):
     """End the process that holds the code of a generation, if there is one.
 
     Spawns that it has not answered are answered by SpawnFailed.
@@ -178,46 +178,46 @@ class Discard(Record):
     generation: int
 
 
-class Spawn(Record):
+class Spawn(Frozen):
     """Answered by Spawned or SpawnFailed."""
 
     number: int
     generation: int
 
 
-class Terminate(Record):
+class Terminate(Frozen):
     pid: int
 
 
-class Kill(Record):
+class Kill(Frozen):
     pid: int
 
 
-class Dump(Record):
+class Dump(Frozen):
     """Have the worker write the stacks of its threads."""
 
     pid: int
 
 
-class Listen(Record):
+class Listen(Frozen):
     """Answered by Listening or ListenFailed."""
 
     generation: int
 
 
-class Announce(Record):
+class Announce(Frozen):
     pass
 
 
-class CloseListeners(Record):
+class CloseListeners(Frozen):
     pass
 
 
-class NotReady(Record):
+class NotReady(Frozen):
     """Tell whoever asks for readiness that this instance is going away."""
 
 
-class ReportFailure(Record):
+class ReportFailure(Frozen):
     """Tell people why the program ends. At most once."""
 
     cause: Cause
@@ -226,7 +226,7 @@ class ReportFailure(Record):
     status: int | None = None
 
 
-class Lost(Record):
+class Lost(Frozen):
     """Log that a worker is gone unasked; the next one starts in `delay` seconds.
 
     `delay` is None when its successor is on its way already. `crashes` counts what
@@ -240,14 +240,14 @@ class Lost(Record):
     crashes: int = 1
 
 
-class SpawnDelayed(Record):
+class SpawnDelayed(Frozen):
     """Log that no process could be made; it is tried again in `delay` seconds."""
 
     number: int
     delay: float
 
 
-class Overdue(Record):
+class Overdue(Frozen):
     """Log that a worker has not become ready, or has not ended, in time."""
 
     number: int
@@ -255,14 +255,14 @@ class Overdue(Record):
     booting: bool
 
 
-class Stuck(Record):
+class Stuck(Frozen):
     """Log that a worker is killed because its event loop was silent."""
 
     number: int
     pid: int
 
 
-class Retiring(Record):
+class Retiring(Frozen):
     """Log that a successor is started for a worker."""
 
     number: int
@@ -270,28 +270,28 @@ class Retiring(Record):
     reason: str
 
 
-class Scaled(Record):
+class Scaled(Frozen):
     """Log that there are to be so many workers from now on."""
 
     workers: int
 
 
-class Check(Record):
+class Check(Frozen):
     """Start the throw-away process. Answered by Checked or ReloadAborted."""
 
 
-class CancelCheck(Record):
+class CancelCheck(Frozen):
     """End the throw-away process; it is not to be answered any more."""
 
 
-class Reexecute(Record):
+class Reexecute(Frozen):
     """Replace this program by its new self. Answered by ReloadAborted if it fails.
 
     Only ever the last action for a Tick, when everything that was read is told.
     """
 
 
-class ReloadFailed(Record):
+class ReloadFailed(Frozen):
     """Log why the old workers go on."""
 
     cause: Cause
@@ -300,11 +300,11 @@ class ReloadFailed(Record):
     status: int | None = None
 
 
-class Reloaded(Record):
+class Reloaded(Frozen):
     """Log that the new generation serves."""
 
 
-class Exit(Record):
+class Exit(Frozen):
     code: int
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
+
+from djasgi.frozen import Frozen
 
 if TYPE_CHECKING:
     from djasgi.supervisor.worker import Channel
@@ -13,7 +14,7 @@ Serve = Callable[[int, "Channel"], None]
 """Serves as the worker of that number until it is told to stop."""
 
 
-class Preloaded(NamedTuple):
+class Preloaded(Frozen):
     """An application that was imported, to be served by forks of this process."""
 
     serve: Serve
@@ -21,8 +22,7 @@ class Preloaded(NamedTuple):
     """Why it cannot be, even if it was asked for; empty when it can."""
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(Frozen):
     """`serve` does everything in a fresh worker; `load` does the part of it that can
     be done once for all workers, with the project's own checks when its argument, that
     this is a reload, is true. Without `load` every worker is a fresh one.
@@ -33,8 +33,7 @@ class Job:
     preload: Literal["auto", "on", "off"] = "auto"
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(Frozen):
     """How many workers, and how long everything may take, in seconds."""
 
     workers: int

@@ -16,7 +16,6 @@ import struct
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
 from errno import (
     EACCES,
     EADDRINUSE,
@@ -34,6 +33,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from djasgi.errors import ListenError
+from djasgi.frozen import Frozen
 from djasgi.kinds import Bind
 
 PROC = Path("/proc")
@@ -46,8 +46,7 @@ MAX_UNIX_PATH = 107 if sys.platform == "linux" else 103
 ATTEMPTS = 10
 
 
-@dataclass(frozen=True, slots=True)
-class UnixPath:
+class UnixPath(Frozen):
     """A path that is ours as long as it is this file."""
 
     path: str
@@ -66,8 +65,7 @@ class UnixPath:
                 os.unlink(self.path)  # noqa: PTH108  # a string, as it was bound
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(Frozen):
     """One socket, what was asked for, and what that came to."""
 
     socket: socket.socket
@@ -84,9 +82,9 @@ class Bound:
         """This socket for the next supervisor, as JSON."""
         return {
             "fd": self.socket.fileno(),
-            "asked": asdict(self.asked),
-            "bind": asdict(self.bind),
-            "path": asdict(self.path) if self.path is not None else None,
+            "asked": vars(self.asked),
+            "bind": vars(self.bind),
+            "path": vars(self.path) if self.path is not None else None,
         }
 
 
@@ -318,7 +316,7 @@ def _open_tcp(bind: Bind, binds: Sequence[Bind], taken: set[Any]) -> list[Bound]
             raise _tcp_error(bind, error) from error
         shown = bind
         if bind.host == "::" and all(sock.family == socket.AF_INET for sock in sockets):
-            shown = replace(bind, host="0.0.0.0")  # a machine without IPv6
+            shown = bind.replaced(host="0.0.0.0")  # a machine without IPv6
         return [Bound(sock, bind, shown) for sock in sockets]
 
 

@@ -94,9 +94,11 @@ def environment() -> dict[str, str]:
     """What both sides run in: this checkout, and no option from elsewhere."""
     foreign = ("DJASGI_", "UVICORN_", "DJANGO_")
     platform = ("PORT", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS", "LISTEN_FDS")
+    # What is compiled is kept, as it is once a package is installed.
+    python = ("PYTHONDONTWRITEBYTECODE",)
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(foreign) and name not in platform
+        if not name.startswith(foreign) and name not in platform + python
     }
     return {**kept, "PYTHONPATH": str(REPOSITORY)}

@@ -263,9 +263,10 @@ LOOK = """
 import asyncio, inspect, json, sys
 from importlib import import_module
 from djasgi import servers
+from djasgi.options import Options
 
 loop = asyncio.new_event_loop()
-servers.load(sys.argv[1]).prepare(loop)
+servers.load(sys.argv[1]).prepare(Options(http2=True), loop)
 seen = {}
 for path in json.load(sys.stdin):
     module, _, name = path.partition(":")
@@ -321,10 +322,11 @@ def test_a_second_reactor_is_refused() -> None:
         "import asyncio\n"
         "from djasgi import servers\n"
         "from djasgi.errors import ProjectError\n"
+        "from djasgi.options import Options\n"
         "loop = asyncio.new_event_loop()\n"
         "import twisted.internet.reactor\n"
         "try:\n"
-        "    servers.load('daphne').prepare(loop)\n"
+        "    servers.load('daphne').prepare(Options(), loop)\n"
         "except ProjectError as error:\n"
         "    print(error)\n"
     )
@@ -336,3 +338,33 @@ def test_a_second_reactor_is_refused() -> None:
         check=True,
     )
     assert done.stdout.startswith("A Twisted reactor is installed already.\n")
+
+
+def test_daphne_is_imported_before_the_fork_and_has_the_reactor_of_the_fork() -> None:
+    code = (
+        "import asyncio, sys\n"
+        "from djasgi import servers\n"
+        "from djasgi.options import Options\n"
+        "from djasgi.supervisor import unforkable\n"
+        "daphne = servers.load('daphne')\n"
+        "before = unforkable.present()\n"
+        "daphne.preload(Options())\n"
+        "print(unforkable.left_since(before), repr(daphne.unforkable()))\n"
+        "daphne.prepare(Options(), asyncio.new_event_loop())\n"
+        "from twisted.internet import reactor\n"
+        "bound = [name for name, module in sys.modules.items()\n"
+        "         if isinstance(vars(module).get('reactor'), type(reactor))]\n"
+        "print(*sorted(bound))\n"
+        "print({id(sys.modules[name].reactor) for name in bound} == {id(reactor)})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    left, bound, same = done.stdout.splitlines()
+    assert left == "{} ''"
+    assert {"daphne.server", "djasgi.servers.engines.daphne"} < {*bound.split()}
+    assert same == "True"

@@ -247,6 +247,7 @@ async def main(server: Any, values: dict[str, Any], fds: list[int]) -> None:
 
 def run(name: str, values: dict[str, Any], fds: list[int]) -> None:
     from djasgi import servers
+    from djasgi.options import Options
 
     logging.basicConfig(
         level=values.get("log_level", "info").upper(),
@@ -263,7 +264,7 @@ def run(name: str, values: dict[str, Any], fds: list[int]) -> None:
         factory = uvloop.new_event_loop
     server = servers.load(name)
     with asyncio.Runner(loop_factory=factory) as runner:
-        server.prepare(runner.get_loop())
+        server.prepare(Options(http2=bool(values.get("http2"))), runner.get_loop())
         runner.run(main(server, values, fds))
     say("loop closed")
 

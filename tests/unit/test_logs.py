@@ -43,7 +43,9 @@ NAMES = (*LOGGERS, "djasgi.child", "django", "django.server")
 @pytest.fixture(autouse=True)
 def _loggers() -> Iterator[None]:
     """Leave every logger as it was."""
-    loggers = [logging.getLogger(), *map(logging.getLogger, NAMES)]
+    # All of them: a project's configuration disables those that it does not name.
+    names = {*NAMES, *logging.root.manager.loggerDict}
+    loggers = [logging.getLogger(), *map(logging.getLogger, names)]
     before = [
         (each, each.handlers[:], each.level, each.propagate, each.disabled)
         for each in loggers

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import pytest
@@ -63,8 +62,7 @@ def test_every_option_has_a_section_a_help_sentence_and_a_valid_default() -> Non
 def test_the_defaults_are_those_of_the_declarations() -> None:
     options = Options()
 
-    for field in dataclasses.fields(Options):
-        assert getattr(options, field.name) == OPTIONS[field.name].default
+    assert vars(options) == {name: spec.default for name, spec in OPTIONS.items()}
 
 
 @pytest.mark.parametrize(

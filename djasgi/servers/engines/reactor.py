@@ -6,7 +6,10 @@ import asyncio
 import socket
 import ssl
 import sys
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any, cast
 
 from OpenSSL import SSL
 from twisted.internet import tcp, unix
@@ -26,6 +29,8 @@ from zope.interface import implementer
 from djasgi.errors import ProjectError
 from djasgi.tls import Tls
 
+_REACTOR = "twisted.internet.reactor"
+
 _VERIFY = {
     ssl.CERT_NONE: SSL.VERIFY_NONE,
     ssl.CERT_OPTIONAL: SSL.VERIFY_PEER,
@@ -41,17 +46,43 @@ class Reactor(AsyncioSelectorReactor):  # type: ignore[misc]  # Twisted is not t
         super(AsyncioSelectorReactor, self).crash()
 
 
+_TO_COME = Reactor.__new__(Reactor)
+_waiting: list[ModuleType] = []
+
+
+@contextmanager
+def to_come() -> Iterator[None]:
+    """Import within this what wants the reactor, in a process that is to be forked.
+
+    A reactor holds descriptors that forks would share. `install` gives the modules
+    theirs in each fork.
+    """
+    sys.modules[_REACTOR] = cast("ModuleType", _TO_COME)
+    try:
+        yield
+    finally:
+        del sys.modules[_REACTOR]
+        _waiting.extend(
+            module
+            for module in [*sys.modules.values()]
+            if getattr(module, "__dict__", {}).get("reactor") is _TO_COME
+        )
+
+
 def install(loop: asyncio.AbstractEventLoop) -> None:
     """Install a reactor over `loop`, and send Twisted's errors to `logging`.
 
     Raises ProjectError when there is a reactor already.
     """
-    if "twisted.internet.reactor" in sys.modules:
+    if _REACTOR in sys.modules:
         raise ProjectError(
             "A Twisted reactor is installed already.",
             hint="Something imported daphne or a reactor before djasgi did.",
         )
-    installReactor(Reactor(loop))
+    reactor = Reactor(loop)
+    installReactor(reactor)
+    for module in _waiting:
+        module.reactor = reactor  # type: ignore[attr-defined]  # it has one
     errors = LogLevelFilterPredicate(defaultLogLevel=LogLevel.error)
     globalLogBeginner.beginLoggingTo(
         [FilteringLogObserver(STDLibLogObserver("twisted"), [errors])],

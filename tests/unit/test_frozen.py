@@ -1,23 +1,23 @@
-"""The messages of the supervisor: values like those of frozen dataclasses."""
+"""Values like those of frozen dataclasses."""
 
 from __future__ import annotations
 
 import pytest
 
-from djasgi.supervisor.record import Record
+from djasgi.frozen import Frozen
 
 
-class Sent(Record):
+class Sent(Frozen):
     number: int
     late: bool = False
 
 
-class Other(Record):
+class Other(Frozen):
     number: int
     late: bool = False
 
 
-class Empty(Record):
+class Empty(Frozen):
     pass
 
 
@@ -51,3 +51,9 @@ def test_a_record_takes_its_fields_once_each_and_nothing_else(
 ) -> None:
     with pytest.raises(TypeError, match="Sent takes"):
         Sent(*values, **named)  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_a_copy_has_other_values_in_the_fields_that_are_named() -> None:
+    assert Sent(1).replaced(late=True) == Sent(1, True)
+    with pytest.raises(TypeError, match="Sent takes"):
+        Sent(1).replaced(later=True)
