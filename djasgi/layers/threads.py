@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from asgiref.sync import ThreadSensitiveContext
+from contextvars import Context
+
+from asgiref.sync import SyncToAsync, ThreadSensitiveContext
 
 from djasgi.layers.asgi import App, Receive, Scope, Send
 from djasgi.threads import Threads
-from djasgi.threads.lease import current
+from djasgi.threads.lease import Current, current
 
 
 class ThreadLeases:
@@ -19,6 +21,17 @@ class ThreadLeases:
     def __init__(self, app: App, threads: Threads) -> None:
         self.app = app
         self.threads = threads
+        # One for all, since entering one is a good part of what a small request costs;
+        # its executor is the lease of whoever asks. Never left: in a context that was,
+        # tasks that outlive their request could call nothing any more.
+        self.context = ThreadSensitiveContext(executor=Current())
+        entering = self.context.__aenter__()  # type: ignore[no-untyped-call]
+        try:
+            Context().run(entering.send, None)
+        except StopIteration:
+            pass
+        else:
+            raise RuntimeError("asgiref waits before it enters a context")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["type"]:
@@ -30,14 +43,9 @@ class ThreadLeases:
                 await self.app(scope, receive, send)
                 return
         lease = pool.lease()
+        # Both end with the context of the server's task.
         current.set(lease)
-        context = ThreadSensitiveContext(executor=lease)
-        # Never left: in a context that was, tasks that outlive the request could call
-        # nothing any more. It ends with the context of the server's task.
-        await context.__aenter__()  # type: ignore[no-untyped-call]
-        # It refers to the context before, of an earlier request on the connection if
-        # requests are pipelined.
-        context.token = None
+        SyncToAsync.thread_sensitive_context.set(self.context)
         try:
             await self.app(scope, receive, send)
         finally:

@@ -47,17 +47,20 @@ class Lease(Executor):
     it ends with the tasks that have used it.
     """
 
+    # In the class, not for each request: many have no calls at all.
+    thread: PoolThread | None = None
+    busy = False
+    """Whether a call of this lease runs, or waits for a thread."""
+    ended = False
+    released = False
+    rows: weakref.ref[GeneratorType[Any, Any, Any]] | None = None
+    calls: deque[Call]
+    """Those that wait; only there since the first call."""
+    tasks: frozenset[asyncio.Task[Any]] = frozenset()
+
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
         self.epoch = pool.epoch
-        self.thread: PoolThread | None = None
-        self.calls: deque[Call] = deque()
-        # Whether a call of this lease runs, or waits for a thread.
-        self.busy = False
-        self.ended = False
-        self.released = False
-        self.rows: weakref.ref[GeneratorType[Any, Any, Any]] | None = None
-        self.tasks: set[asyncio.Task[Any]] = set()
 
     def submit(
         self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
@@ -78,6 +81,18 @@ class Lease(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the lease; its calls are neither waited for nor cancelled."""
         self.end()
+
+
+class Current(Executor):
+    """Runs each call on the lease of the request that makes it."""
+
+    def submit(
+        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T]:
+        """Queue a call. Raises RuntimeError once the pool is closed."""
+        lease = current.get()
+        assert lease is not None, "there is no request"  # noqa: S101
+        return lease.submit(fn, *args, **kwargs)
 
 
 def unfinished_rows(call: Call) -> GeneratorType[Any, Any, Any] | None:

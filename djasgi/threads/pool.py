@@ -144,9 +144,10 @@ class Pool:
                 self._adopt(lease)
             if lease.ended:
                 self._remember_task(lease)
-            lease.calls.append(call)
             if lease.busy:
+                lease.calls.append(call)
                 return
+            lease.calls = deque((call,))
             lease.busy = True
             call.since = self._clock()
             try:
@@ -312,8 +313,7 @@ class Pool:
         lease.epoch = self.epoch
         lease.busy = False
         lease.thread = None
-        lease.calls.clear()
-        lease.tasks.clear()
+        lease.tasks = frozenset()
 
     # Growth
 
@@ -422,12 +422,12 @@ class Pool:
         except RuntimeError:
             return
         if task is not None and task not in lease.tasks:
-            lease.tasks.add(task)
+            lease.tasks |= {task}
             task.add_done_callback(partial(self._task_done, lease))
 
     def _task_done(self, lease: Lease, task: asyncio.Task[Any]) -> None:
         with self._lock:
-            lease.tasks.discard(task)
+            lease.tasks -= {task}
             self._settle(lease)
 
     def _rows_gone(self, lease: Lease, rows: object) -> None:
