@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from djasgi.layers.asgi import App, Middleware, Receive, Scope, Send
 
@@ -32,12 +32,11 @@ class Health:
         if log is not None:
             self.answer = log(self.answer)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         asked = scope["type"] == "http" and scope["path"] in self.paths
         if asked and scope["method"] in _METHODS:
-            await self.answer(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
+            return self.answer(scope, receive, send)
+        return self.app(scope, receive, send)
 
 
 class _Answer:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from types import TracebackType
 from typing import Any, Literal
 
@@ -174,10 +174,10 @@ class State:
         self.app = app
         self.state = state
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] in ("http", "websocket"):
             scope = {**scope, "state": dict(self.state)}
-        await self.app(scope, receive, send)
+        return self.app(scope, receive, send)
 
 
 def has_no_lifespan(app: App) -> bool:

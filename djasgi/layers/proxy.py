@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from djasgi.layers.asgi import App, Receive, Scope, Send
@@ -40,10 +40,10 @@ class ProxyHeaders:
         self.app = app
         self.peers = TrustedPeers(trusted)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] in _SCHEMES and self.peers.trusts_peer(scope):
             scope = self._forwarded(scope)
-        await self.app(scope, receive, send)
+        return self.app(scope, receive, send)
 
     def _forwarded(self, scope: Scope) -> Scope:
         chain: list[bytes] = []

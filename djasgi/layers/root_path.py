@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from urllib.parse import quote
 
 from djasgi.layers.asgi import App, Receive, Scope, Send
@@ -24,7 +25,7 @@ class RootPath:
         self.below = root_path + "/"
         self.raw = quote(root_path).encode("ascii")
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] in ("http", "websocket"):
             scope = {**scope, "root_path": self.root_path}
             path = scope["path"]
@@ -33,7 +34,7 @@ class RootPath:
                 scope["path"] = self.root_path + path
                 if scope.get("raw_path") is not None:
                     scope["raw_path"] = self.raw + scope["raw_path"]
-        await self.app(scope, receive, send)
+        return self.app(scope, receive, send)
 
     def _has_prefix(self, path: str) -> bool:
         return path.startswith(self.below) or path == self.root_path

@@ -35,7 +35,7 @@ PINS: dict[str, list[tuple[str, str, str]]] = {
         (
             f"{HTTPTOOLS}.on_headers_complete",
             "self",
-            "cycle transport RequestResponseCycle should_upgrade _should_upgrade url",
+            "cycle response_complete pause_reading pipeline should_upgrade url",
         ),
         (f"{HTTPTOOLS}.on_message_begin", "self", "url headers scope"),
         (f"{HTTPTOOLS}.on_message_complete", "self", "should_upgrade more_body"),
@@ -46,15 +46,41 @@ PINS: dict[str, list[tuple[str, str, str]]] = {
         ),
         (f"{HTTPTOOLS}.data_received", "self data", "parser feed_data"),
         (
-            f"{CYCLE}.__base__.send",
+            f"{CYCLE}.send",
             "self message",
-            "default_headers chunked_encoding expected_content_length",
+            (
+                "flow write_paused drain disconnected response_started message_event "
+                "response_complete on_response STATUS_LINE keep_alive"
+            ),
         ),
-        (f"{CYCLE}.receive", "self", "disconnected message_event"),
+        (
+            f"{CYCLE}.receive",
+            "self",
+            (
+                "waiting_for_100_continue disconnected response_complete flow "
+                "message_event body more_body"
+            ),
+        ),
+        (
+            f"{CYCLE}.run_asgi",
+            "self app",
+            "scope logger response_started transport disconnected on_response",
+        ),
         (f"{SANSIO}.handle_connect", "self event", "scope close_sent"),
         (f"{SANSIO}.send", "self message", "initial_response ClientDisconnected"),
         (f"{SANSIO}.connection_lost", "self exc", "queue handshake_complete"),
-        (f"{CYCLE}.__init__", "", "transport response_complete"),
+        # All that is set here is set by `Cycle`.
+        (
+            f"{CYCLE}.__init__",
+            (
+                "self scope transport flow logger access_logger access_log "
+                "default_headers message_event expect_100_continue keep_alive on_response"
+            ),
+            (
+                "body more_body response_started response_complete chunked_encoding "
+                "expected_content_length disconnected waiting_for_100_continue"
+            ),
+        ),
         (
             f"{HTTPTOOLS}._unset_keepalive_if_required",
             "self",

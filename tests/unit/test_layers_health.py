@@ -32,9 +32,11 @@ def asked(
     async def send(message: Message) -> None:
         sent.append(message)
 
-    layer = Health(application, live, ready, is_ready, log)
-    scope = {"type": kind, "method": method, "path": path}
-    asyncio.run(layer(scope, receive, send))
+    async def ask() -> None:
+        layer = Health(application, live, ready, is_ready, log)
+        await layer({"type": kind, "method": method, "path": path}, receive, send)
+
+    asyncio.run(ask())
     return sent
 
 

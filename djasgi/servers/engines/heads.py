@@ -33,11 +33,16 @@ _TARGET = re.compile(rb"[\x21-\x22\x24-\x7e]+")  # visible, no fragment (RFC 911
 _ABSOLUTE = re.compile(rb"(?i)https?://([^/?@]+)((?:[/?].*)?)", re.DOTALL)
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+TOKEN = re.compile(_TOKEN)
+"""A name (RFC 9110, section 5.6.2)."""
+
 _NAME = re.compile(_TOKEN.decode())
 _PARAMETER = rb"[ \t]*;[ \t]*" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb'|"[^"\\]*"))?'
 _EXTENSION = _TOKEN + rb"(?:" + _PARAMETER + rb")*"
 # RFC 6455, section 9.1
 _EXTENSIONS = re.compile(_EXTENSION + rb"(?:[ \t]*,[ \t]*" + _EXTENSION + rb")*")
+
+_FRAMING = frozenset((b"host", b"content-length", b"transfer-encoding"))
 
 _MOST_DIGITS = 18
 """Of a Content-Length: more is beyond what some parsers count."""
@@ -62,14 +67,14 @@ def problem(
     ):
         return HTTPStatus.BAD_REQUEST
     hosts = lengths = codings = 0
-    for name, value in fields:
+    for name, value in [field for field in fields if field[0] in _FRAMING]:
         if name == b"host":
             hosts += 1
         elif name == b"content-length":
             lengths += 1
             if not value.isdigit() or len(value) > _MOST_DIGITS:
                 return HTTPStatus.BAD_REQUEST
-        elif name == b"transfer-encoding":
+        else:
             codings += 1
             if value.lower() != b"chunked":
                 return HTTPStatus.NOT_IMPLEMENTED

@@ -1,0 +1,393 @@
+"""uvicorn's side of a connection and its requests, held to the rules of all servers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Iterable
+from contextvars import Context
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+
+from djasgi.servers.engines import refusals
+from djasgi.servers.engines.heads import (
+    NOT_IN_A_LINE,
+    TOKEN,
+    Field,
+    handshake_problem,
+    origin_form,
+    problem,
+    visible,
+    wants_websocket,
+)
+from djasgi.servers.engines.refusals import refusal
+from djasgi.servers.engines.transports import Transport
+
+if TYPE_CHECKING:
+    from djasgi.servers.engines.uvicorn import Engine
+
+
+class Cycle(RequestResponseCycle):
+    """uvicorn's side of a request, with the framing that the others have.
+
+    The messages come in the order of the ASGI specification; the layer
+    `djasgi.layers.requests` has seen to that.
+    """
+
+    # In the class, not for each request: most of them never change.
+    logger = logging.getLogger("uvicorn.error")
+    access_log = False
+    disconnected = False
+    more_body = True
+    response_started = False
+    response_complete = False
+    chunked_encoding: bool | None = None
+    expected_content_length = 0
+    _bodiless = False
+    _says_close = False
+    _to_the_end = False
+
+    def __init__(self, connection: Connection, *, keep_alive: bool) -> None:
+        # Without super's, which sets all that stands in the class.
+        self.scope = connection.scope
+        self.transport = connection.transport
+        self.flow = connection.flow
+        self.default_headers = connection.server_state.default_headers
+        self.message_event = asyncio.Event()
+        self.on_response = connection.on_response_complete
+        self.keep_alive = keep_alive
+        self.waiting_for_100_continue = connection.expect_100_continue
+        self.body = bytearray()
+
+    async def send(self, message: Any) -> None:
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        if self.response_started:
+            self._write_body(message.get("body", b""), message.get("more_body", False))
+        else:
+            self._write_head(message["status"], message.get("headers", ()))
+
+    def _write_head(self, status: int, headers: Iterable[Field]) -> None:
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        fields = [(_NAMES.get(name) or _named(name), value) for name, value in headers]
+        if NOT_IN_A_LINE.search(b"".join([value for _, value in fields])):
+            raise RuntimeError("Invalid HTTP header value.")
+        names = {name for name, _ in fields}
+        if not _FRAMING.isdisjoint(names):
+            fields = self._framed(fields)
+        if self.more_body:
+            # What is left of the request is not waited for.
+            self.keep_alive = False
+            cast("Any", self.transport).has_unread = True
+        if status in _BODILESS:
+            self._bodiless = True
+            self.chunked_encoding = False
+            self.expected_content_length = 0
+        elif self.scope["method"] != "HEAD" and self.chunked_encoding is None:
+            if self.scope["http_version"] == "1.0":
+                self._to_the_end = True
+                cast("Any", self.transport).is_cut_short = True
+                self.chunked_encoding = False
+                self.expected_content_length = sys.maxsize
+            else:
+                self.chunked_encoding = True
+                fields.append(_CHUNKED)
+        if not (self.keep_alive or self._says_close):
+            fields.append(_CLOSE)
+        head = [STATUS_LINE[status]]
+        for name, value in self.default_headers:
+            if name not in names:  # the application's stands alone
+                head += (name, b": ", value, b"\r\n")
+        for name, value in fields:
+            head += (name, b": ", value, b"\r\n")
+        head.append(b"\r\n")
+        self.transport.write(b"".join(head))
+
+    def _framed(self, fields: list[Field]) -> list[Field]:
+        """`fields` without the application's own coding: how it is framed is ours."""
+        kept = []
+        for field in fields:
+            name, value = field
+            if name == b"content-length" and self.chunked_encoding is None:
+                self.chunked_encoding = False
+                self.expected_content_length = int(value)
+            elif name == b"connection" and b"close" in _tokens(value):
+                self.keep_alive = False
+                self._says_close = True
+            if name != b"transfer-encoding":
+                kept.append(field)
+        return kept
+
+    def _write_body(self, body: bytes, more_body: bool) -> None:
+        if self._bodiless or self.scope["method"] == "HEAD":
+            self.expected_content_length = 0
+        elif self.chunked_encoding:
+            chunk = (b"%x\r\n" % len(body), body, b"\r\n") if body else ()
+            self.transport.write(b"".join((*chunk, b"" if more_body else b"0\r\n\r\n")))
+        elif self._to_the_end:
+            self.transport.write(body)
+            if not more_body:
+                self.expected_content_length = 0
+                cast("Any", self.transport).is_cut_short = False
+        else:
+            self.expected_content_length -= len(body)
+            if self.expected_content_length < 0:
+                raise RuntimeError("Response content longer than Content-Length")
+            self.transport.write(body)
+        if more_body:
+            return
+        if self.expected_content_length:
+            raise RuntimeError("Response content shorter than Content-Length")
+        self.response_complete = True
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
+
+
+_FRAMING = {b"content-length", b"transfer-encoding", b"connection"}
+_CHUNKED = (b"transfer-encoding", b"chunked")
+_CLOSE = (b"connection", b"close")
+_BODILESS = (204, 304)
+
+_NAMES: dict[bytes, bytes] = {}
+"""Names of header fields, as applications give them, in lower case. They are few."""
+
+_MOST_NAMES = 1000
+
+
+def _named(name: bytes) -> bytes:
+    """`name` in lower case. Raises RuntimeError for what is no token (RFC 9110)."""
+    if not TOKEN.fullmatch(name):
+        raise RuntimeError("Invalid HTTP header name.")
+    lower = name.lower()
+    if len(_NAMES) < _MOST_NAMES:
+        _NAMES[name] = lower
+    return lower
+
+
+def _tokens(value: bytes) -> list[bytes]:
+    return [token.strip() for token in value.lower().split(b",")]
+
+
+class _RefusedError(Exception):
+    """Ends the parser's work on a head that breaks a rule."""
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's side of a connection, which is known before its TLS handshake ends."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine.config, engine.state, {})
+        self._engine = engine
+        self._max_head_size = engine.options.max_head_size
+        self._resets_context = getattr(engine.config, "reset_contextvars", False)
+        self._problem: HTTPStatus | None = None
+        self._owed: HTTPStatus | None = None
+        self._complete: Any = None  # the header fields of the last complete head
+        self._before: Any = None  # those of the head that data has begun with
+        self._chunk = 0
+        self._data = b""
+        self._unfinished = 0
+        engine.arriving.add(self)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._engine.arriving.discard(self)
+        careful: Any = Transport(transport, self._engine.is_draining)
+        super().connection_made(careful)
+        if self.server is not None and self.server[1] is None:
+            self.server = None  # a unix socket, which has no port
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        if self._owed is not None:
+            return
+        before = self._before = self.headers
+        self._data = data
+        self._chunk = self._unfinished + len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.refuse(self._problem or HTTPStatus.BAD_REQUEST)
+        if self.headers is self._complete or self.headers is not before:
+            self._unfinished = 0  # how much of a head that has just begun is not known
+        else:
+            self._unfinished = self._chunk
+            if self._unfinished > self._max_head_size:
+                self.refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+
+    def _upgrade(self, rest: bytes) -> None:
+        if self._is_handshake():
+            self.handle_websocket_upgrade()
+            if rest:
+                protocol: Any = cast("Any", self.transport).inner.get_protocol()
+                protocol.data_received(rest)
+            return
+        # To any other upgrade the parser ends its work, as if there were no body.
+        self.cycle.more_body = True
+        self.cycle.message_event.clear()
+        resumed = _Resumed(self)
+        self.parser = httptools.HttpRequestParser(resumed)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        resumed.begin(self.parser)
+        self.data_received(rest)
+
+    def _is_handshake(self) -> bool:
+        return wants_websocket(
+            self.parser.get_method(), self.parser.get_http_version(), self.headers
+        )
+
+    # What uvicorn asks; the answer is the rules' that all servers share.
+    _should_upgrade = _is_handshake
+
+    def on_headers_complete(self) -> None:
+        parser = self.parser
+        fields = self._complete = self.headers
+        method = parser.get_method()
+        version = parser.get_http_version()
+        found = problem(method, self.url, version, fields)
+        most = self._max_head_size
+        whole = self._chunk <= most and fields is not self._before
+        if not whole and self._head_size() > most:
+            found = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+        handshake = parser.should_upgrade() and self._is_handshake()
+        if handshake and found is None:
+            found = handshake_problem(fields)
+        if found is not None:
+            self._problem = found
+            raise _RefusedError
+        # Another list: trailers go to the first.
+        shown = fields.copy() if whole and _is_plain(self._data) else _cleaned(fields)
+        if self.url[:1] != b"/":
+            self.url, shown = origin_form(self.url, shown)
+        path, _, query = self.url.partition(b"?")
+        text = path.decode("ascii")
+        scope: Any = self.scope
+        scope["method"] = method.decode("ascii")
+        scope["http_version"] = version
+        scope["path"] = unquote(text) if "%" in text else text
+        scope["raw_path"] = path
+        scope["query_string"] = query
+        scope["headers"] = shown
+        if not handshake:
+            self._begin(
+                Cycle(self, keep_alive=version == "1.1" and parser.should_keep_alive())
+            )
+
+    def _begin(self, cycle: Cycle) -> None:
+        """Let the application answer, after the requests before on the connection."""
+        before: Any = self.cycle  # declared as never None; it is, until the first
+        self.cycle = cycle
+        if before is None or before.response_complete:
+            context = Context() if self._resets_context else None
+            task = self.loop.create_task(cycle.run_asgi(self.app), context=context)
+            task.add_done_callback(self.tasks.discard)
+            self.tasks.add(task)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
+
+    def _head_size(self) -> int:
+        size = len(self.parser.get_method()) + len(self.url) + 14
+        return size + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._owed is None or self.transport.is_closing():
+            return
+        if self.cycle.response_complete:
+            self._answer(self._owed)
+
+    def refuse(self, status: HTTPStatus) -> None:
+        """Answer a request that is none, in its turn, and end the connection."""
+        cycle: Any = self.cycle  # as in _begin
+        if self._owed is not None or self.transport.is_closing():
+            return
+        self._owed = status
+        if cycle is None or cycle.response_complete:
+            self._answer(status)
+        elif cycle.more_body:  # what cannot be read is its body
+            if cycle.response_started:
+                cast("Any", self.transport).cut()
+            else:
+                cycle.disconnected = True
+                cycle.message_event.set()
+                self._answer(status)
+
+    def _answer(self, status: HTTPStatus) -> None:
+        options = self._engine.options
+        refusals.log(status, self.client, self.scheme or "http", options)
+        self.transport.write(refusal(status, options))
+        cast("Any", self.transport).close_after_response()
+
+
+def _is_plain(data: bytes) -> bool:
+    """Whether there is nothing that `_cleaned` would change in the heads in `data`.
+
+    It is the quick look: what it finds may be in a value, where it does no harm.
+    """
+    return (
+        b"_" not in data
+        and b" \r\n" not in data
+        and b"\t\r\n" not in data
+        and b"root-path" not in data.lower()
+    )
+
+
+def _cleaned(fields: list[Field]) -> list[Field]:
+    """What of `fields` the application sees; llhttp leaves what is before a line end."""
+    return [(name, value.rstrip(b" \t")) for name, value in visible(fields)]
+
+
+class _Resumed:
+    """What a second parser calls, which goes on where the first has given up."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.replaying = True
+
+    def begin(self, parser: Any) -> None:
+        """Let `parser` know how the body is framed that comes next."""
+        framing = b"".join(
+            b"%b: %b\r\n" % field
+            for field in self.connection.headers
+            if field[0] in (b"content-length", b"transfer-encoding")
+        )
+        parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % framing)
+        self.replaying = False
+
+    def on_message_begin(self) -> None:
+        if not self.replaying:
+            self.connection.on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if not self.replaying:
+            self.connection.on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.replaying:
+            self.connection.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if not self.replaying:
+            self.connection.on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self.connection.on_body(body)
+
+    def on_message_complete(self) -> None:
+        self.connection.on_message_complete()
