@@ -24,14 +24,11 @@ from djasgi.options import OPTIONS, SERVERS, Options
 from djasgi.plan import LaunchPlan
 from djasgi.servers.base import Refused
 from djasgi.supervisor import handover
+from djasgi.supervisor.descriptors import occupy_standard_descriptors
 from djasgi.supervisor.handover import Inherited
 from djasgi.supervisor.job import Job, Policy, Preloaded
 from djasgi.supervisor.master import Service, supervise
-from djasgi.supervisor.sockets import (
-    Listeners,
-    occupy_standard_descriptors,
-    open_listeners,
-)
+from djasgi.supervisor.sockets import Listeners, open_listeners
 from djasgi.supervisor.worker import Channel, run_in_process
 
 if TYPE_CHECKING:

@@ -30,11 +30,12 @@ from djasgi.supervisor.board import (
     Board,
 )
 from djasgi.supervisor.children import Child
+from djasgi.supervisor.descriptors import descriptors_exhausted
 from djasgi.supervisor.events import Event
 from djasgi.supervisor.handover import Inherited
 from djasgi.supervisor.job import Job, Policy
 from djasgi.supervisor.liveness import Liveness
-from djasgi.supervisor.sockets import Listeners, descriptors_exhausted
+from djasgi.supervisor.sockets import Listeners
 from djasgi.supervisor.spawning import Spawning
 from djasgi.supervisor.state import Machine
 from djasgi.supervisor.system import has_terminal, proportional_memory

@@ -10,7 +10,7 @@ from errno import EMFILE, ENFILE
 from typing import Any
 
 from djasgi.errors import DjasgiError, ListenError, ProjectError, UsageError
-from djasgi.supervisor.sockets import descriptors_exhausted
+from djasgi.supervisor.descriptors import descriptors_exhausted
 
 MAX_TEXT = 64 * 1024
 MAX_MESSAGE = 1024 * 1024

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from djasgi.errors import DjasgiError, ProjectError
 from djasgi.supervisor.children import Child
+from djasgi.supervisor.descriptors import descriptors_exhausted
 from djasgi.supervisor.events import Cause, Lost, ReloadFailed, ReportFailure
-from djasgi.supervisor.sockets import descriptors_exhausted
 
 logger = logging.getLogger("djasgi")
 

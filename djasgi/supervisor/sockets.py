@@ -6,16 +6,9 @@ waiting for an application that may never start.
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import resource
-import shlex
 import socket
-import stat
-import struct
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from errno import (
     EACCES,
     EADDRINUSE,
@@ -24,45 +17,21 @@ from errno import (
     EBADF,
     EMFILE,
     ENFILE,
-    ENOENT,
     EPERM,
-    EROFS,
 )
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from djasgi.errors import ListenError
 from djasgi.frozen import Frozen
 from djasgi.kinds import Bind
-
-PROC = Path("/proc")
-LISTENING = "0A"
-"""TCP_LISTEN in the `st` column of /proc/net/tcp, proc_pid_net(5)."""
-
-MAX_UNIX_PATH = 107 if sys.platform == "linux" else 103
-"""Bytes that fit into sun_path before its end: unix(7)."""
+from djasgi.supervisor.descriptors import (
+    descriptors_exhausted,
+    occupy_standard_descriptors,
+)
+from djasgi.supervisor.unix_sockets import UnixPath, open_unix
 
 ATTEMPTS = 10
-
-
-class UnixPath(Frozen):
-    """A path that is ours as long as it is this file."""
-
-    path: str
-    device: int
-    inode: int
-
-    def is_ours(self) -> bool:
-        with suppress(OSError):
-            status = os.lstat(self.path)
-            return (status.st_dev, status.st_ino) == (self.device, self.inode)
-        return False
-
-    def remove(self) -> None:
-        if self.is_ours():
-            with suppress(OSError):
-                os.unlink(self.path)  # noqa: PTH108  # a string, as it was bound
 
 
 class Bound(Frozen):
@@ -174,7 +143,7 @@ class Listeners:
             elif bind.family == "tcp":
                 self._bound += _open_tcp(bind, binds, self._names())
             elif bind.family == "unix":
-                sock, path = _open_unix(bind.path, uds_mode)
+                sock, path = open_unix(bind.path, uds_mode)
                 self._bound.append(Bound(sock, bind, bind, path))
             else:
                 self._bound.append(Bound(_inherit(bind.fd), bind, bind))
@@ -275,32 +244,6 @@ def open_listeners(
             listeners.close()
         raise
     return listeners
-
-
-def occupy_standard_descriptors() -> None:
-    """Open /dev/null where standard input, output or error is closed.
-
-    A socket or pipe would take the number, and what is printed would go into it.
-    """
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-
-
-def descriptors_exhausted() -> ListenError:
-    """The error for people when there are no file descriptors left."""
-    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if most == limit:
-        hint = "Raise it where djasgi is started from: LimitNOFILE= in a systemd unit, "
-        hint += "ulimits in a container, or as root: ulimit -n 4096"
-    else:
-        more = 4096 if most == resource.RLIM_INFINITY else most
-        hint = f"Raise it before starting: ulimit -n {more}"
-    return ListenError(
-        f"Too many open files: the limit is {limit} (ulimit -n).", hint=hint
-    )
 
 
 def _open_tcp(bind: Bind, binds: Sequence[Bind], taken: set[Any]) -> list[Bound]:
@@ -420,93 +363,10 @@ def _tcp_error(bind: Bind, error: OSError) -> ListenError:
     )
 
 
-@contextmanager
-def _unix_errors(path: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        hint = "Choose another path."
-        message = f"{path} cannot be listened on: {error.strerror}."
-        if error.errno in (EMFILE, ENFILE):
-            raise descriptors_exhausted() from error
-        directory = os.path.dirname(path)  # noqa: PTH120  # as it was typed
-        if error.errno == ENOENT and not Path(directory).is_dir():
-            message = f"The directory of the socket {path} does not exist."
-            hint = f"Make it first: mkdir -p {shlex.quote(directory)}"
-        elif error.errno in (EACCES, EPERM, EROFS):
-            message = f"No permission to make the socket {path}."
-            hint = "Choose a directory that this user may write to."
-        raise ListenError(message, hint=hint) from error
+def _listener(bind: Bind) -> str:
+    from djasgi.supervisor import occupants
 
-
-def _open_unix(path: str, mode: int) -> tuple[socket.socket, UnixPath]:
-    """A unix socket that appears at `path` in one step, with its permissions."""
-    size = len(os.fsencode(path))
-    if size > MAX_UNIX_PATH:
-        raise ListenError(
-            f"The path of the unix socket is too long: {size} bytes, at most "
-            f"{MAX_UNIX_PATH} are possible.",
-            hint="Choose a shorter one, such as /run/djasgi.sock",
-        )
-    with _unix_errors(path):
-        _refuse_occupied(path)
-        sock, temporary = _bind_temporary(path)
-        try:
-            os.chmod(temporary, mode)  # noqa: PTH101  # a string, as it was bound
-            status = os.lstat(temporary)
-            os.rename(temporary, path)  # noqa: PTH104  # as above
-        except BaseException:
-            sock.close()
-            os.unlink(temporary)  # noqa: PTH108  # as above
-            raise
-    return sock, UnixPath(os.path.abspath(path), status.st_dev, status.st_ino)  # noqa: PTH100  # links are not to be resolved
-
-
-def _bind_temporary(path: str) -> tuple[socket.socket, str]:
-    directory, name = os.path.split(path)
-    attempts = ATTEMPTS
-    while True:
-        attempts -= 1
-        # Not longer than the name itself, which is known to fit.
-        token = os.urandom(8).hex()[: max(1, len(os.fsencode(name)) - 1)]
-        temporary = os.path.join(directory, f".{token}")  # noqa: PTH118  # as typed
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.bind(temporary)
-        except OSError as error:
-            sock.close()
-            if error.errno != EADDRINUSE or not attempts:
-                raise
-        else:
-            return sock, temporary
-
-
-def _refuse_occupied(path: str) -> None:
-    """Raise ListenError unless there is nothing at `path`, or a dead socket."""
-    try:
-        status = os.lstat(path)
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(status.st_mode):
-        raise ListenError(
-            f"{path} exists and is not a socket.",
-            hint="Remove it, or choose another path.",
-        )
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        owner = ""
-        try:
-            probe.connect(path)
-        except (ConnectionRefusedError, FileNotFoundError):
-            return
-        except OSError:
-            pass  # its queue is full, it is of another type, or it is not for us
-        else:
-            owner = _peer(probe)
-    raise ListenError(
-        f"{path} is in use{owner}.",
-        hint="Stop that one, or choose another path.",
-    )
+    return occupants.listener([a[0] for _, a in _resolve(bind)], bind.port)
 
 
 def _inherit(number: int) -> socket.socket:
@@ -539,76 +399,3 @@ def _connected(sock: socket.socket) -> bool:
     except OSError:
         return False
     return True
-
-
-def _listener(bind: Bind) -> str:
-    """Who listens where `bind` wants to, as " by name (pid 1)"; "" if unknown."""
-    wanted = [ipaddress.ip_address(a[0].partition("%")[0]) for _, a in _resolve(bind)]
-    inodes = {
-        inode
-        for table in ("tcp", "tcp6")
-        for address, port, inode in _listening(PROC / "net" / table)
-        if port == bind.port and any(_overlap(address, other) for other in wanted)
-    }
-    return _holder(inodes)
-
-
-def _listening(table: Path) -> Iterator[tuple[Address, int, str]]:
-    """The listening sockets in /proc/net/tcp or tcp6: address, port and inode."""
-    for line in _lines(table)[1:]:
-        fields = line.split()
-        if fields[3] == LISTENING:
-            host, _, port = fields[1].partition(":")
-            yield _address(host), int(port, 16), fields[9]
-
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-
-def _address(text: str) -> Address:
-    """An address as the kernel prints it: words of four bytes in the host's order."""
-    words = [int(text[i : i + 8], 16) for i in range(0, len(text), 8)]
-    return ipaddress.ip_address(b"".join(struct.pack("=I", word) for word in words))
-
-
-def _overlap(one: Address, other: Address) -> bool:
-    return one == other or one.is_unspecified or other.is_unspecified
-
-
-def _holder(inodes: set[str]) -> str:
-    """The process that has one of the sockets open; of several, the eldest."""
-    links = {f"socket:[{inode}]" for inode in inodes}
-    for pid in sorted(int(p.name) for p in _entries(PROC) if p.name.isdigit()):
-        for descriptor in _entries(PROC / str(pid) / "fd"):
-            with suppress(OSError):
-                if str(descriptor.readlink()) in links:
-                    return _named(pid)
-    return ""
-
-
-def _peer(probe: socket.socket) -> str:
-    """Who listens on the unix socket that `probe` is connected to: unix(7)."""
-    option = getattr(socket, "SO_PEERCRED", None)
-    if option is None:
-        return ""
-    data = probe.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i"))
-    pid = struct.unpack("3i", data)[0]
-    return _named(pid) if pid else ""
-
-
-def _named(pid: int) -> str:
-    name = "".join(_lines(PROC / str(pid) / "comm")[:1])
-    shown = "".join(c if c.isprintable() else "?" for c in name)
-    return f" by {shown} (pid {pid})" if shown else f" by pid {pid}"
-
-
-def _entries(directory: Path) -> list[Path]:
-    with suppress(OSError):
-        return [*directory.iterdir()]
-    return []
-
-
-def _lines(path: Path) -> list[str]:
-    with suppress(OSError):
-        return path.read_text(errors="replace").splitlines()
-    return []

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from djasgi.errors import DjasgiError, ExitCode
 from djasgi.supervisor.board import Board, Slot
+from djasgi.supervisor.descriptors import descriptors_exhausted
 from djasgi.supervisor.job import Serve
 from djasgi.supervisor.messages import as_error, encode_failure, send
-from djasgi.supervisor.sockets import Listeners, descriptors_exhausted
+from djasgi.supervisor.sockets import Listeners
 from djasgi.supervisor.state import KILL_GRACE, boot_exit_code
 
 if TYPE_CHECKING:

@@ -18,12 +18,9 @@ import pytest
 
 from djasgi.errors import ExitCode, ListenError
 from djasgi.kinds import Bind
-from djasgi.supervisor import sockets
-from djasgi.supervisor.sockets import (
-    MAX_UNIX_PATH,
-    Listeners,
-    open_listeners,
-)
+from djasgi.supervisor import occupants, sockets, unix_sockets
+from djasgi.supervisor.sockets import Listeners, open_listeners
+from djasgi.supervisor.unix_sockets import MAX_UNIX_PATH
 
 Open = Callable[..., Listeners]
 
@@ -291,7 +288,7 @@ def test_a_port_in_use_by_somebody_unknown_is_told_without_the_name(
     (tmp_path / "net").mkdir()
     line = f"0: 0100007F:{port:04X} 00000000:0000 0A 0:0 0:0 0 0 0 4242 1\n"
     (tmp_path / "net" / "tcp").write_text(f"header\n{line}")
-    monkeypatch.setattr(sockets, "PROC", tmp_path)
+    monkeypatch.setattr(occupants, "PROC", tmp_path)
 
     error = refusal(opened, tcp(port=port))
 
@@ -303,10 +300,10 @@ def test_control_characters_in_the_name_of_the_other_process_are_not_shown(
 ) -> None:
     (tmp_path / "7").mkdir()
     (tmp_path / "7" / "comm").write_text("a\x1b[31m\x7fb\n")
-    monkeypatch.setattr(sockets, "PROC", tmp_path)
+    monkeypatch.setattr(occupants, "PROC", tmp_path)
 
-    assert sockets._named(7) == " by a?[31m?b (pid 7)"
-    assert sockets._named(8) == " by pid 8"
+    assert occupants._named(7) == " by a?[31m?b (pid 7)"
+    assert occupants._named(8) == " by pid 8"
 
 
 def test_who_loses_the_race_for_a_port_is_told_when_it_listens(opened: Open) -> None:
@@ -545,7 +542,7 @@ def test_a_directory_without_write_permission_is_told(
     def bind(path: str) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(sockets, "_bind_temporary", bind)
+    monkeypatch.setattr(unix_sockets, "_bind_temporary", bind)
 
     error = refusal(opened, unix(directory / "s"))
 
