@@ -146,6 +146,9 @@ class Exchange:
             await self.handler.listen_for_disconnect(receive)
         except RequestAborted:
             if not self.refused:
+                # Of a request that was cancelled nobody asks for it.
+                if (task := asyncio.current_task()) is not None:
+                    task.add_done_callback(_retrieve)
                 raise
             await asyncio.get_running_loop().create_future()
 
@@ -257,3 +260,8 @@ def release() -> None:
     """The last hop of the request is over: its thread may go to another request."""
     if threads := sys.modules.get("djasgi.threads"):
         threads.release()
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()

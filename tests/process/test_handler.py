@@ -10,7 +10,7 @@ from djasgi.compatibility import VERIFIED
 from djasgi.options import SERVERS
 from tests.support.command import djasgi
 from tests.support.probes import probes
-from tests.support.server import Server, copy_project
+from tests.support.server import Server, copy_project, send
 
 each_server = pytest.mark.parametrize("server", SERVERS)
 
@@ -151,3 +151,35 @@ def test_django_that_it_is_not_proven_with(
         ]
     shown = djasgi("explain", cwd=root, env=newer).stdout
     assert f"{reason}: Django's own serves." in " ".join(shown.split())
+
+
+NEVER = """\
+import asyncio
+
+from django.http import HttpResponse
+from django.urls import path
+
+
+async def never(request):
+    print("begun", flush=True)
+    await asyncio.sleep(3600)
+    return HttpResponse()
+
+
+urlpatterns = [path("", never)]
+"""
+
+
+@each_server
+def test_request_that_is_cancelled_leaves_nothing_behind_in_the_log(
+    server: str, tmp_path: Path
+) -> None:
+    root = project(tmp_path, PLAIN)
+    (root / "mysite/urls.py").write_text(NEVER)
+    with Server(root, "--server", server, "--graceful-timeout", "0.2") as process:
+        with process.connect() as client:
+            send(client, "/")
+            process.wait_for("begun")
+            assert process.stop() == 0
+        assert "cancelled 1 request" in process.log
+        assert "never retrieved" not in process.log
