@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import compileall
+from pathlib import Path
+
 import pytest
+
+import djasgi
 
 ENGINES = {
     "test_differences.py",
@@ -14,6 +19,12 @@ ENGINES = {
     "test_websockets.py",
 }
 """The tests that run code that is not the same for each server."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile djasgi once: thousands of processes that do not write bytecode read it."""
+    if not hasattr(config, "workerinput"):
+        compileall.compile_dir(Path(djasgi.__file__).parent, quiet=1)
 
 
 @pytest.fixture(autouse=True)
