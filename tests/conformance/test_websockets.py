@@ -7,6 +7,7 @@ import re
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -433,6 +434,22 @@ def test_same_origin_is_the_applications_to_ask_for(shared: Shared) -> None:
 
 
 # What is left, and known
+
+
+def test_a_compressed_message_is_inflated_no_further_than_it_may_be(
+    shared: Shared,
+) -> None:
+    def most() -> int:
+        status = Path(f"/proc/{shared.engine.process.pid}/status").read_text()
+        return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0])
+
+    before = most()
+    with shared.connect(ACCEPT, "receive", compression="deflate", max_size=None) as ws:
+        with suppress(ConnectionClosed):
+            ws.send(bytes(100_000_000))  # 100 kB on the wire
+        assert closed_with(ws)[0] in (1009, 1006)  # what it still sends resets
+    assert shared.told()["code"] == 1009
+    assert most() - before < 50_000
 
 
 def test_compression_is_up_to_the_server(shared: Shared) -> None:

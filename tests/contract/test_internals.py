@@ -160,6 +160,16 @@ PINS: dict[str, list[tuple[str, str, str]]] = {
         (f"{WS}._accept", "self message", ""),
         (f"{WS}.handle", "self event", "app_put StreamClosed"),
         (f"{WS}._accept", "self message", "_send_pings"),
+        (
+            "hypercorn.protocol.ws_stream:Handshake.accept",
+            "self subprotocol additional_headers",
+            "PerMessageDeflate",
+        ),
+        (
+            "wsproto.extensions:PerMessageDeflate.frame_inbound_payload_data",
+            "",
+            "_inbound_compressed _inbound_is_compressible _decompressor",
+        ),
         ("hypercorn.protocol.ws_stream:WebsocketBuffer.extend", "self event", ""),
         ("hypercorn.protocol.h2:H2Protocol.__init__", "", "streams local_settings"),
         ("hypercorn.protocol.h2:H2Protocol._create_stream", "self request", "headers"),

@@ -31,7 +31,7 @@ from djasgi.servers.engines import refusals
 from djasgi.servers.engines.draining import CLOSING, drain
 from djasgi.servers.engines.hypercorn_http import Http1, Wrapper
 from djasgi.servers.engines.hypercorn_http2 import Http2
-from djasgi.servers.engines.hypercorn_websocket import WebSocket
+from djasgi.servers.engines.hypercorn_websocket import Deflate, WebSocket
 from djasgi.servers.engines.transports import (
     abort_later,
     close_after_response,
@@ -309,6 +309,7 @@ class Engine:
     ) -> None:
         self.options = options
         self.wrapper = Wrapper(cast("Any", application))
+        Deflate.most = options.ws_max_size
         self.config = Config()
         self.config.options = options
         self.config.server_header = options.server_header

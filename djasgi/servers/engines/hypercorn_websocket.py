@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar, cast
 
+from hypercorn.protocol import ws_stream
 from hypercorn.protocol.events import Data, StreamClosed
 from hypercorn.protocol.ws_stream import (
     ASGIWebsocketState,
@@ -15,12 +17,39 @@ from hypercorn.protocol.ws_stream import (
 )
 from wsproto.connection import ConnectionState
 from wsproto.events import CloseConnection, Message, Ping, Pong, TextMessage
+from wsproto.extensions import PerMessageDeflate
+from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import RemoteProtocolError
 
 _TOO_BIG = 1009
 _NO_CODE = 1005
 _ABNORMAL = 1006
 _INTERNAL_ERROR = 1011
+
+
+class Deflate(PerMessageDeflate):
+    """Compression that inflates no more of a message than it may have.
+
+    Measured after it was inflated, a small one could fill the memory.
+    """
+
+    most: ClassVar[int]
+    """Bytes of a message."""
+
+    def frame_inbound_payload_data(self, proto: Any, data: Any) -> bytes | CloseReason:
+        if not (self._inbound_compressed and self._inbound_is_compressible):
+            return bytes(data)
+        decompressor: Any = self._decompressor
+        try:
+            inflated: bytes = decompressor.decompress(bytes(data), self.most + 1)
+        except zlib.error:
+            return CloseReason.INVALID_FRAME_PAYLOAD_DATA
+        over = decompressor.unconsumed_tail or len(inflated) > self.most
+        return CloseReason.MESSAGE_TOO_BIG if over else inflated
+
+
+# The name by which hypercorn makes its extension.
+cast("Any", ws_stream).PerMessageDeflate = Deflate
 
 
 class Messages(WebsocketBuffer):
