@@ -341,6 +341,8 @@ class Supervisor:
             self._feed(events.Hung(pid))
         for child in [c for c, due in self._dumps.items() if due <= now]:
             self._finish_dump(child)
+        if self._oom is not None:
+            self._oom.look(now)
         for service in self._services:
             service.tick(self, now)
 
@@ -759,7 +761,7 @@ class Supervisor:
                 killed = (
                     action.status == -signal.SIGKILL
                     and self._oom is not None
-                    and self._oom.happened()
+                    and self._oom.happened(monotonic())
                 )
                 report.log_lost(action, self._gone, oom_killed=killed)
             case events.SpawnDelayed(number, delay):
