@@ -12,7 +12,7 @@ import selectors
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from errno import EAGAIN, EMFILE, ENFILE
 from time import monotonic
@@ -34,6 +34,7 @@ from djasgi.supervisor.events import Event
 from djasgi.supervisor.handover import Inherited
 from djasgi.supervisor.job import Job, Policy
 from djasgi.supervisor.liveness import Liveness
+from djasgi.supervisor.messages import as_error
 from djasgi.supervisor.sockets import Listeners, descriptors_exhausted
 from djasgi.supervisor.spawning import Spawning
 from djasgi.supervisor.state import Machine
@@ -105,7 +106,7 @@ def supervise(
     *,
     on_ready: Callable[[dict[str, Any]], None],
     on_failure: Callable[[DjasgiError], None],
-    services: Callable[[], tuple[Service, ...]] = tuple,
+    services: Sequence[Callable[[], Service]] = (),
     inherited: Inherited | None = None,
     refused: DjasgiError | None = None,
     keep: dict[str, Any] | None = None,
@@ -144,7 +145,7 @@ class Supervisor:
         *,
         on_ready: Callable[[dict[str, Any]], None],
         on_failure: Callable[[DjasgiError], None],
-        services: Callable[[], tuple[Service, ...]],
+        services: Sequence[Callable[[], Service]],
         inherited: Inherited | None,
         refused: DjasgiError | None,
         keep: dict[str, Any],
@@ -157,7 +158,7 @@ class Supervisor:
         self._on_ready = on_ready
         self._on_failure = on_failure
         self._make_services = services
-        self._services: tuple[Service, ...] = ()
+        self._services: list[Service] = []
         self._inherited = inherited
         self._refused = refused
         self._keep = keep
@@ -234,8 +235,6 @@ class Supervisor:
             if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
                 continue  # nohup
             signal.signal(number, nothing)
-        if inherited:
-            self._start_services()
         # After an exec they are blocked until here, where nothing can be lost.
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
@@ -248,22 +247,38 @@ class Supervisor:
         self._oom.prepare()
 
     def _start_services(self) -> None:
-        self._services = self._make_services()
-        for service in self._services:
-            service.register(self._selector)
+        """Begin what accompanies this supervisor.
+
+        What fails at the start is an error; after an exec there are workers that serve,
+        and which go on without it.
+        """
+        for make in self._make_services:
+            try:
+                service = make()
+                service.register(self._selector)
+            except Exception as error:
+                if self._inherited is None:
+                    raise
+                failure = as_error(error)
+                text = "serving goes on without something of djasgi's own: %s"
+                said = report.sentence(failure)
+                report.log(logging.ERROR, text, said, details=failure.details)
+            else:
+                self._services.append(service)
 
     def _loop(self) -> int:
         if self._inherited is None:
             self._feed(events.Started())
             # Beside the import of the project, which has begun in another process.
             self._start_services()
-        elif self._refused is None:
-            self._feed(events.Resumed(self.policy.workers))
         else:
-            self._failure = self._refused
-            self._feed(events.ReloadAborted())
-        if self._inherited is not None:
+            self._start_services()
             self._count_memory_kills()
+            if self._refused is None:
+                self._feed(events.Resumed(self.policy.workers))
+            else:
+                self._failure = self._refused
+                self._feed(events.ReloadAborted())
         # Those that ended during an exec have sent a signal that nobody took.
         self._reap()
         while self._exit_code is None:

@@ -196,6 +196,24 @@ def test_a_pid_file_that_cannot_be_written_is_an_error_that_leaves_nothing(
     assert [p.name for p in tmp_path.iterdir()] == ["directory"]
 
 
+@pytest.mark.parametrize("text", [None, "1\n"], ids=["folder gone", "of another"])
+def test_an_inherited_pid_file_is_never_an_error(
+    text: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "run" / "pid"
+    if text is not None:
+        path.parent.mkdir()
+        path.write_text(text)
+
+    file = PidFile(path, inherited=True)
+
+    assert len(caplog.messages) == 1
+    assert str(path) in caplog.text
+    assert file.hand_over() == ({"path": str(path)}, [])
+    file.close()
+    assert text is None or path.read_text() == text
+
+
 def test_a_pid_file_that_another_one_took_is_left(tmp_path: Path) -> None:
     path = tmp_path / "pid"
     file = PidFile(path)
