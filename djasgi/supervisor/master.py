@@ -176,6 +176,7 @@ class Supervisor:
         self.children: dict[int, Child] = {}
         self._liveness = Liveness(policy.hang_timeout)
         self._dumps: dict[Child, float] = {}
+        self._stuck_threads: dict[Child, dict[str, Any]] = {}
         self._gone: Child | None = None
         self._failure: DjasgiError | None = None
         self._facts: dict[str, Any] = {}
@@ -423,6 +424,9 @@ class Supervisor:
             case "retire":
                 reason = str(message.get("reason", ""))
                 self._feed(events.RetireRequested(child.pid, reason))
+            case "stuck":
+                self._stuck_threads[child] = message
+                self._dump(child)
             case "hello":
                 self._born(child, int(message["pid"]))
             case _:
@@ -590,16 +594,10 @@ class Supervisor:
             self._liveness.spare(child.pid, child.slot)
             self._feed(events.Spared(child.pid))
             return
-        text = "the stacks of worker %d (pid %d)"
-        if not stacks:
-            text = "worker %d (pid %d) did not write its stacks"
-        report.log(
-            logging.WARNING,
-            text,
-            child.number,
-            child.pid,
-            details="\n".join(report.readable(stacks)),
-        )
+        threads = self._stuck_threads.pop(child, None)
+        if threads is not None and report.is_debugged(stacks):
+            return
+        report.log_stacks(child, stacks, threads)
 
     # Reloading
 
