@@ -43,24 +43,26 @@ def test_only_what_the_kernel_has_killed_is_called_out_of_memory(
         process.ready()
         assert {process.pid, *process.workers()} <= members(cgroup)
         for round_ in range(2):
-            until(lambda: serving(process) == 2, "two serve")
+            until(lambda: settled(process), "two serve")
             first = run_out_of_memory(process)
             said = process.wait_for(OUT_OF_MEMORY.format(number=r"\d", pid=first))
-            until(lambda: serving(process) == 2, "its successor serves")
+            until(lambda: settled(process), "its successor serves")
             assert process.seen()["pid"] != first
 
             other = process.workers()[0]
             os.kill(other, SIGKILL)
             process.wait_for(KILLED.format(number=r"\d", pid=other))
-            until(lambda: serving(process) == 2, "its successor serves")
+            until(lambda: settled(process), "its successor serves")
             assert len(process.matches("out of memory")) == round_ + 1, said
             if not round_:
                 process.reload()
         assert process.stop() == 0
 
 
-def serving(process: Server) -> int:
-    return [w["state"] for w in process.status()["workers"]].count("ready")
+def settled(process: Server) -> bool:
+    """Whether two serve, and nobody is on the way in or out."""
+    states = [worker["state"] for worker in process.status()["workers"]]
+    return states == ["ready", "ready"]
 
 
 def run_out_of_memory(process: Server) -> int:
