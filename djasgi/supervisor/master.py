@@ -13,7 +13,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from errno import EAGAIN, EMFILE, ENFILE
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
@@ -244,28 +244,31 @@ class Supervisor:
             OutOfMemory,
         )  # not on the way to the first page
 
-        self._oom = OutOfMemory()
-        self._oom.prepare()
+        oom = OutOfMemory()
+        oom.prepare()
+        self._oom = oom
 
     def _start_services(self) -> None:
-        """Begin what accompanies this supervisor.
-
-        What fails at the start is an error; after an exec there are workers that serve,
-        and which go on without it.
-        """
         for make in self._make_services:
-            try:
+            with self._done_without():
                 service = make()
                 service.register(self._selector)
-            except Exception as error:
-                if self._inherited is None:
-                    raise
-                failure = as_error(error)
-                text = "serving goes on without something of djasgi's own: %s"
-                said = report.sentence(failure)
-                report.log(logging.ERROR, text, said, details=failure.details)
-            else:
                 self._services.append(service)
+
+    @contextmanager
+    def _done_without(self) -> Iterator[None]:
+        """Do what accompanies the serving. It may fail, with an error of the program;
+        but not after an exec, when there are workers that serve: then it is said.
+        """
+        try:
+            yield
+        except Exception as error:
+            if self._inherited is None:
+                raise
+            failure = as_error(error)
+            text = "serving goes on without something of djasgi's own: %s"
+            said = report.sentence(failure)
+            report.log(logging.ERROR, text, said, details=failure.details)
 
     def _loop(self) -> int:
         if self._inherited is None:
@@ -274,7 +277,8 @@ class Supervisor:
             self._start_services()
         else:
             self._start_services()
-            self._count_memory_kills()
+            with self._done_without():
+                self._count_memory_kills()
             if self._refused is None:
                 self._feed(events.Resumed(self.policy.workers))
             else:

@@ -175,7 +175,7 @@ SUCCESSOR = """
 import os, sys
 from djasgi import cli, run
 from djasgi.errors import ListenError
-from djasgi.supervisor import control, handover
+from djasgi.supervisor import control, handover, oom
 
 def failing(error):
     def fail(*arguments, **keywords):
@@ -237,11 +237,16 @@ def test_what_fails_only_after_the_exec_changes_nothing(
     assert not (tmp_path / "old.pid").exists()
 
 
-def test_a_service_that_fails_after_the_exec_is_done_without(live: Path) -> None:
+@pytest.mark.parametrize(
+    "service", ["control.Control.__init__", "oom.OutOfMemory.prepare"]
+)
+def test_a_service_that_fails_after_the_exec_is_done_without(
+    live: Path, service: str
+) -> None:
     """The workers serve, the reload succeeds, and the log says what there is not."""
     options = live / "pyproject.toml"
     options.write_text("[tool.djasgi]\nport = 0\n")
-    failing = "control.Control.__init__ = failing(RuntimeError('odd'))"
+    failing = f"{service} = failing(RuntimeError('odd'))"
     with failing_successor(live, failing) as process:
         (live / "live" / "version.py").write_text("NUMBER = 2")
         process.reload()
