@@ -173,7 +173,7 @@ def test_no_signal_is_lost_during_a_reload(run: Run, go: Path, window: str) -> N
     process.wait_for("^the stacks of worker", count=2)
     process.wait_for(r"^[123] workers?$", count=2)  # in either order
     process.wait_for("^reloaded in", count=2)
-    assert zombies(process) == 0
+    until(lambda: zombies(process) == 0, "everybody is reaped")
     assert process.stop() == 0
 
 
