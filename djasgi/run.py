@@ -28,6 +28,7 @@ from djasgi.supervisor.descriptors import occupy_standard_descriptors
 from djasgi.supervisor.handover import Inherited
 from djasgi.supervisor.job import Job, Policy, Preloaded
 from djasgi.supervisor.master import Service, supervise
+from djasgi.supervisor.messages import as_error
 from djasgi.supervisor.sockets import Listeners, open_listeners
 from djasgi.supervisor.worker import Channel, run_in_process
 
@@ -104,7 +105,7 @@ def _start(plan: LaunchPlan) -> int:
                 _policy(plan, workers),
                 on_ready=announcement,
                 on_failure=output.report,
-                services=partial(_services, plan, _pid_file(plan)),
+                services=_services(_facts(plan), _pid_file(plan)),
                 keep=_keep(plan, color=color, terminal=terminal),
             )
     return _ended(code)
@@ -184,25 +185,28 @@ def _resume(resolve: Callable[[], LaunchPlan], inherited: Inherited) -> int:
         terminal=terminal,
     )
     refused: DjasgiError | None = None
+    pid_file: PidFile | None = None
     try:
         plan = resolve()
         vet(plan)
         tls = _load_tls(plan)
+        policy = _policy(plan, _worker_count(plan))
         pid_file = _pid_file(plan, inherited)
         listeners = _open_listeners(plan, tls, inherited.listeners)
-    except DjasgiError as error:
-        refused = error
+    except Exception as error:  # noqa: BLE001  # there are workers, and they serve
+        refused = as_error(error)
         job = Job(partial(_refuse, refused))
         policy = Policy(**keep["policy"])
-        services = partial(_inherited_services, inherited)
+        pid_file = _pid_file_again(pid_file, inherited)
+        services = _services(_facts_again(inherited), pid_file, inherited)
         listeners = Listeners.revived(inherited.listeners)
     else:
+        _remove_pid_file(pid_file, inherited)
         color, terminal = _configure_logs(plan)
         duty = Duty(plan, listeners, tls, color=color, terminal=terminal)
         job = _job(duty)
-        policy = _policy(plan, _worker_count(plan))
         keep = _keep(plan, color=color, terminal=terminal)
-        services = partial(_services, plan, pid_file, inherited)
+        services = _services(_facts(plan), pid_file, inherited)
     gc.enable()
     with listeners:
         code = supervise(
@@ -274,30 +278,45 @@ def _keep(plan: LaunchPlan, *, color: bool, terminal: bool) -> dict[str, Any]:
 
 
 def _pid_file(plan: LaunchPlan, inherited: Inherited | None = None) -> PidFile | None:
-    """The pid file of the plan, written; that of the plan before is removed.
-
-    Raises ListenError.
-    """
+    """The pid file of the plan, written. Raises ListenError."""
     path = plan.options.pid_file
-    before = inherited.services.get("PidFile", {}).get("path") if inherited else None
-    if path is None and before is None:
+    if path is None:
         return None
     from djasgi.supervisor.pidfile import PidFile
 
-    made = PidFile(path) if path is not None else None
-    if before is not None and before != str(path):
-        PidFile(Path(before)).close()
-    return made
+    return PidFile(path, inherited=path == _pid_path(inherited))
 
 
-def _services(
-    plan: LaunchPlan, pid_file: PidFile | None, inherited: Inherited | None = None
-) -> tuple[Service, ...]:
-    # Imported here, while the first worker imports the project: not on its way.
-    from djasgi.supervisor.control import Control
-    from djasgi.supervisor.notify import Notify
+def _pid_path(inherited: Inherited | None) -> Path | None:
+    """Where the pid file of the supervisor before is."""
+    path = inherited.services.get("PidFile", {}).get("path") if inherited else None
+    return None if path is None else Path(path)
 
-    facts = {
+
+def _pid_file_again(made: PidFile | None, inherited: Inherited) -> PidFile | None:
+    """The pid file as it was, instead of one `made` for a plan that is refused."""
+    path = _pid_path(inherited)
+    if made is not None and made.path != path:
+        made.close()
+    if path is None:
+        return None
+    from djasgi.supervisor.pidfile import PidFile
+
+    return PidFile(path, inherited=True)
+
+
+def _remove_pid_file(made: PidFile | None, inherited: Inherited) -> None:
+    """Remove that of the supervisor before, unless it is the one that is `made`."""
+    path = _pid_path(inherited)
+    if path is not None and (made is None or made.path != path):
+        from djasgi.supervisor.pidfile import remove
+
+        remove(path)
+
+
+def _facts(plan: LaunchPlan) -> dict[str, Any]:
+    """What `djasgi status` says of the plan."""
+    return {
         "project": str(plan.path),
         "name": plan.path.name,
         "application": output.application(plan),
@@ -306,22 +325,38 @@ def _services(
         "server": plan.options.server,
         "version": __version__,
     }
+
+
+def _facts_again(inherited: Inherited) -> dict[str, Any]:
+    facts: dict[str, Any] = inherited.services.get("Control", {}).get("facts", {})
+    return facts
+
+
+def _services(
+    facts: Mapping[str, Any],
+    pid_file: PidFile | None,
+    inherited: Inherited | None = None,
+) -> tuple[Callable[[], Service], ...]:
+    """What makes the services of the supervisor.
+
+    Their modules are imported then: while the first worker imports the project, and not
+    on its way.
+    """
     before = inherited.services.get("Control") if inherited else None
-    services = (Control(facts, os.environ, before), Notify(os.environ))
-    return services if pid_file is None else (pid_file, *services)
 
+    def control() -> Service:
+        from djasgi.supervisor.control import Control
 
-def _inherited_services(inherited: Inherited) -> tuple[Service, ...]:
-    """The services of the supervisor before, as they were."""
-    from djasgi.supervisor.control import Control
-    from djasgi.supervisor.notify import Notify
-    from djasgi.supervisor.pidfile import PidFile
+        return Control(facts, os.environ, before)
 
-    states = inherited.services
-    facts = states["Control"].get("facts", {})
-    services = (Control(facts, os.environ, states["Control"]), Notify(os.environ))
-    path = states.get("PidFile", {}).get("path")
-    return services if path is None else (PidFile(Path(path)), *services)
+    def notify() -> Service:
+        from djasgi.supervisor.notify import Notify
+
+        return Notify(os.environ)
+
+    return (
+        (control, notify) if pid_file is None else (lambda: pid_file, control, notify)
+    )
 
 
 def _configure_logs(plan: LaunchPlan) -> tuple[bool, bool]:

@@ -35,7 +35,9 @@ ASK_AGAIN = 20
 
 
 class Vitals:
-    """Beats in the event loop, and asks for a successor when a limit is reached."""
+    """Beats in the event loop, asks for a successor when a limit is reached, and tells
+    of threads that are stuck.
+    """
 
     def __init__(
         self,
@@ -54,6 +56,7 @@ class Vitals:
         self._began = monotonic()
         self._beats = 0
         self._next_asking = 0
+        self._stuck = False
         # The generator was seeded before the fork: all workers would draw the same.
         extra = random.SystemRandom().randint(0, options.max_requests_jitter)
         self._most_requests = options.max_requests + extra
@@ -69,6 +72,7 @@ class Vitals:
             slot[THREADS] = self._threads.threads
             slot[LEASES] = self._threads.leases
             slot[WAITING] = self._threads.waiting
+            self._look_at(self._threads)
         if self._beats % LOOKS == 0:
             slot[CONNECTIONS] = self._connections.count()
         if self._channel.on_beat is not None:
@@ -79,6 +83,15 @@ class Vitals:
             self._next_asking = self._beats + ASK_AGAIN
             self._channel.retire(reason)
         self._loop.call_later(BEATS, self.beat)
+
+    def _look_at(self, threads: Threads) -> None:
+        """Tell of threads that are all stuck, once until they have gone on."""
+        timeout = self._options.hang_timeout
+        seconds = threads.stuck() if timeout else 0.0
+        stuck = bool(timeout) and seconds >= timeout
+        if stuck and not self._stuck:
+            self._channel.stuck(threads.threads, threads.waiting, seconds)
+        self._stuck = stuck
 
     def _reason(self, now: float) -> str:
         """Why this worker should be replaced; "" as long as it should not."""

@@ -12,8 +12,8 @@ import selectors
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from errno import EAGAIN, EMFILE, ENFILE
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
@@ -35,6 +35,7 @@ from djasgi.supervisor.events import Event
 from djasgi.supervisor.handover import Inherited
 from djasgi.supervisor.job import Job, Policy
 from djasgi.supervisor.liveness import Liveness
+from djasgi.supervisor.messages import as_error
 from djasgi.supervisor.sockets import Listeners
 from djasgi.supervisor.spawning import Spawning
 from djasgi.supervisor.state import Machine
@@ -106,7 +107,7 @@ def supervise(
     *,
     on_ready: Callable[[dict[str, Any]], None],
     on_failure: Callable[[DjasgiError], None],
-    services: Callable[[], tuple[Service, ...]] = tuple,
+    services: Sequence[Callable[[], Service]] = (),
     inherited: Inherited | None = None,
     refused: DjasgiError | None = None,
     keep: dict[str, Any] | None = None,
@@ -145,7 +146,7 @@ class Supervisor:
         *,
         on_ready: Callable[[dict[str, Any]], None],
         on_failure: Callable[[DjasgiError], None],
-        services: Callable[[], tuple[Service, ...]],
+        services: Sequence[Callable[[], Service]],
         inherited: Inherited | None,
         refused: DjasgiError | None,
         keep: dict[str, Any],
@@ -158,7 +159,7 @@ class Supervisor:
         self._on_ready = on_ready
         self._on_failure = on_failure
         self._make_services = services
-        self._services: tuple[Service, ...] = ()
+        self._services: list[Service] = []
         self._inherited = inherited
         self._refused = refused
         self._keep = keep
@@ -176,6 +177,7 @@ class Supervisor:
         self.children: dict[int, Child] = {}
         self._liveness = Liveness(policy.hang_timeout)
         self._dumps: dict[Child, float] = {}
+        self._stuck_threads: dict[Child, dict[str, Any]] = {}
         self._gone: Child | None = None
         self._failure: DjasgiError | None = None
         self._facts: dict[str, Any] = {}
@@ -235,8 +237,6 @@ class Supervisor:
             if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
                 continue  # nohup
             signal.signal(number, nothing)
-        if inherited:
-            self._start_services()
         # After an exec they are blocked until here, where nothing can be lost.
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
@@ -245,26 +245,46 @@ class Supervisor:
             OutOfMemory,
         )  # not on the way to the first page
 
-        self._oom = OutOfMemory()
-        self._oom.prepare()
+        oom = OutOfMemory()
+        oom.prepare()
+        self._oom = oom
 
     def _start_services(self) -> None:
-        self._services = self._make_services()
-        for service in self._services:
-            service.register(self._selector)
+        for make in self._make_services:
+            with self._done_without():
+                service = make()
+                service.register(self._selector)
+                self._services.append(service)
+
+    @contextmanager
+    def _done_without(self) -> Iterator[None]:
+        """Do what accompanies the serving. It may fail, with an error of the program;
+        but not after an exec, when there are workers that serve: then it is said.
+        """
+        try:
+            yield
+        except Exception as error:
+            if self._inherited is None:
+                raise
+            failure = as_error(error)
+            text = "serving goes on without something of djasgi's own: %s"
+            said = report.sentence(failure)
+            report.log(logging.ERROR, text, said, details=failure.details)
 
     def _loop(self) -> int:
         if self._inherited is None:
             self._feed(events.Started())
             # Beside the import of the project, which has begun in another process.
             self._start_services()
-        elif self._refused is None:
-            self._feed(events.Resumed(self.policy.workers))
         else:
-            self._failure = self._refused
-            self._feed(events.ReloadAborted())
-        if self._inherited is not None:
-            self._count_memory_kills()
+            self._start_services()
+            with self._done_without():
+                self._count_memory_kills()
+            if self._refused is None:
+                self._feed(events.Resumed(self.policy.workers))
+            else:
+                self._failure = self._refused
+                self._feed(events.ReloadAborted())
         # Those that ended during an exec have sent a signal that nobody took.
         self._reap()
         while self._exit_code is None:
@@ -342,6 +362,8 @@ class Supervisor:
             self._feed(events.Hung(pid))
         for child in [c for c, due in self._dumps.items() if due <= now]:
             self._finish_dump(child)
+        if self._oom is not None:
+            self._oom.look(now)
         for service in self._services:
             service.tick(self, now)
 
@@ -407,6 +429,9 @@ class Supervisor:
             case "retire":
                 reason = str(message.get("reason", ""))
                 self._feed(events.RetireRequested(child.pid, reason))
+            case "stuck":
+                self._stuck_threads[child] = message
+                self._dump(child)
             case "hello":
                 self._born(child, int(message["pid"]))
             case _:
@@ -574,16 +599,10 @@ class Supervisor:
             self._liveness.spare(child.pid, child.slot)
             self._feed(events.Spared(child.pid))
             return
-        text = "the stacks of worker %d (pid %d)"
-        if not stacks:
-            text = "worker %d (pid %d) did not write its stacks"
-        report.log(
-            logging.WARNING,
-            text,
-            child.number,
-            child.pid,
-            details="\n".join(report.readable(stacks)),
-        )
+        threads = self._stuck_threads.pop(child, None)
+        if threads is not None and report.is_debugged(stacks):
+            return
+        report.log_stacks(child, stacks, threads)
 
     # Reloading
 
@@ -760,7 +779,7 @@ class Supervisor:
                 killed = (
                     action.status == -signal.SIGKILL
                     and self._oom is not None
-                    and self._oom.happened()
+                    and self._oom.happened(monotonic())
                 )
                 report.log_lost(action, self._gone, oom_killed=killed)
             case events.SpawnDelayed(number, delay):

@@ -9,27 +9,47 @@ from pathlib import Path
 
 from djasgi.supervisor.resources import cgroups
 
+RECENT = 10.0
+"""Seconds within which a process that the kernel has killed is seen to end.
+
+Such a process ends when its memory was given back, and a machine that has none is slow.
+"""
+
 
 class OutOfMemory:
     """Counts kills in this process's cgroup, of cgroup v1 and v2.
 
     `oom_kill` in memory.events (the kernel's Documentation/admin-guide/cgroup-v2.rst)
-    and in memory.oom_control.
+    and in memory.oom_control. Each kill explains the end of one process, shortly after.
     """
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
         self._file: Path | None = None
         self._count = 0
+        self._unexplained = 0
+        self._noticed = 0.0
 
     def prepare(self) -> None:
-        """Read the counters, so that `happened` can tell what is new."""
+        """Read the counters: what was before is no kill of a worker."""
         self._count = self._read()
 
-    def happened(self) -> bool:
-        """Whether there was a kill since the last look, or since `prepare`."""
+    def look(self, now: float) -> None:
+        """Notice kills. One of some other process explains nothing for long."""
         before, self._count = self._count, self._read()
-        return self._count > before
+        if self._count > before:
+            self._unexplained += self._count - before
+            self._noticed = now
+        elif now - self._noticed > RECENT:
+            self._unexplained = 0
+
+    def happened(self, now: float) -> bool:
+        """Whether there was a kill, just now, that has not yet explained an end."""
+        self.look(now)
+        if not self._unexplained:
+            return False
+        self._unexplained -= 1
+        return True
 
     def _read(self) -> int:
         if self._file is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import selectors
 from contextlib import suppress
@@ -15,14 +16,29 @@ if TYPE_CHECKING:
     from djasgi.supervisor.events import Action
     from djasgi.supervisor.master import Supervisor
 
+logger = logging.getLogger("djasgi")
+
 
 class PidFile:
     """A service of the supervisor; see `djasgi.supervisor.master.Service`."""
 
-    def __init__(self, path: Path) -> None:
-        """Write it. Raises ListenError where it cannot be, or another one runs."""
+    def __init__(self, path: Path, *, inherited: bool = False) -> None:
+        """Write it. Raises ListenError where it cannot be, or another one runs.
+
+        One that is `inherited` names this process already: what keeps it from being
+        written anew is said, and serving goes on.
+        """
         self.path = path
         self._text = f"{os.getpid()}\n"
+        try:
+            self._write()
+        except ListenError as error:
+            if not inherited:
+                raise
+            logger.warning("%s", error.message)
+
+    def _write(self) -> None:
+        path = self.path
         other = _running(path)
         if other is not None and other != os.getpid():
             raise ListenError(
@@ -58,9 +74,14 @@ class PidFile:
 
     def close(self) -> None:
         """Remove it, if it is still ours."""
-        with suppress(OSError):
-            if self.path.read_text() == self._text:
-                self.path.unlink()
+        remove(self.path)
+
+
+def remove(path: Path) -> None:
+    """Remove a pid file that names this process."""
+    with suppress(OSError, ValueError):
+        if int(path.read_text()) == os.getpid():
+            path.unlink()
 
 
 def _running(path: Path) -> int | None:

@@ -6,6 +6,7 @@ import logging
 import signal
 from errno import EMFILE, ENFILE
 from pathlib import Path
+from typing import Any
 
 from djasgi.errors import DjasgiError, ProjectError
 from djasgi.supervisor.children import Child
@@ -113,6 +114,23 @@ def log_lost(lost: Lost, child: Child | None, *, oom_killed: bool) -> None:
     if lost.crashes >= LOOPING:
         text = f"worker %d (pid %d) %s, {lost.crashes} times in a row; the next one %s"
     log(logging.ERROR, text, lost.number, lost.pid, cause, when, details=details)
+
+
+def log_stacks(child: Child, stacks: list[str], threads: dict[str, Any] | None) -> None:
+    """Log the stacks of a worker; with `threads`, that those are all stuck."""
+    text = "the stacks of worker %d (pid %d)"
+    arguments: tuple[object, ...] = (child.number, child.pid)
+    if threads is not None:
+        text = (
+            "all threads of worker %d (pid %d) are stuck: in %d s none of %d has finished "
+            "a call, and %d wait (--threads)"
+        )
+        numbers = (round(threads["seconds"]), threads["threads"], threads["waiting"])
+        arguments += numbers
+    elif not stacks:
+        text = "worker %d (pid %d) did not write its stacks"
+    details = "\n".join(readable(stacks))
+    log(logging.WARNING, text, *arguments, details=details)
 
 
 def readable(stacks: list[str]) -> list[str]:

@@ -185,6 +185,13 @@ class Listeners:
                 bound.close()
         self._bound = [*self._inherited]
 
+    def let_go(self) -> None:
+        """Leave the sockets open for others to take over, whatever becomes of this."""
+        for bound in self._all():
+            bound.socket.detach()
+        self._bound.clear()
+        self._inherited.clear()
+
     def _all(self) -> list[Bound]:
         return [*self._bound, *(b for b in self._inherited if b not in self._bound)]
 
@@ -240,6 +247,7 @@ def open_listeners(
     except BaseException:
         if inherited:
             listeners.revert()
+            listeners.let_go()
         else:
             listeners.close()
         raise

@@ -73,6 +73,11 @@ class Channel:
         """Ask for a successor; when it is ready, this worker is told to stop."""
         self._tell({"type": "retire", "reason": reason})
 
+    def stuck(self, threads: int, waiting: int, seconds: float) -> None:
+        """Tell that no call of `threads` has ended for so long, while others wait."""
+        message = {"threads": threads, "waiting": waiting, "seconds": seconds}
+        self._tell({"type": "stuck", **message})
+
     def stop_with(self, loop: AbstractEventLoop, stop: Callable[[], object]) -> None:
         """From now on a stop calls `stop` in `loop`. Before, it ends the process."""
         self._stop.attach(loop, stop)

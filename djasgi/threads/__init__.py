@@ -38,6 +38,10 @@ class Threads:
         """Calls that wait for a thread."""
         return self.requests.waiting + self.websockets.waiting
 
+    def stuck(self) -> float:
+        """Seconds for which no call has ended although others wait for a thread."""
+        return max(self.requests.stuck(), self.websockets.stuck())
+
     def close(self, timeout: float) -> bool:
         """End all threads; False if one still ran a call after `timeout` seconds."""
         deadline = monotonic() + timeout

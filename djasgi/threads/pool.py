@@ -105,6 +105,16 @@ class Pool:
         """Requests and connections with a call that waits for a thread."""
         return len(self._unbound) + len(self._bound)
 
+    def stuck(self) -> float:
+        """Seconds for which calls have waited while none has ended; 0 if none waits."""
+        with self._lock:
+            self._drop_cancelled()
+            waiting = [queue[0] for queue in (self._unbound, self._bound) if queue]
+            if not waiting:
+                return 0.0
+            ended = max((thread.since for thread in self._threads), default=0.0)
+            return self._clock() - max(ended, min(map(_since, waiting)))
+
     def lease(self) -> Lease:
         """A lease for a new request. To be called in the event loop."""
         loop = asyncio.get_running_loop()
@@ -180,13 +190,13 @@ class Pool:
                 return  # forked while it ran
             if not self.exclusive and (rows := unfinished_rows(call)) is not None:
                 lease.rows = weakref.ref(rows, partial(self._rows_gone, lease))
+            thread.since = self._clock()
             if lease.calls:
                 thread.queue.put(lease.calls.popleft())
                 return
             lease.busy = False
             if not thread.own:
                 self._running -= 1
-            thread.since = self._clock()
             self._settle(lease)
             self._dispatch()
             self._end_idle()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from tests.support.probes import probes
 from tests.support.process import until
-from tests.support.server import Server, send
+from tests.support.server import Gate, Server, answer, copy_project, send
 
 
 @probes("max_requests", "max_requests_jitter")
@@ -80,6 +80,41 @@ def test_a_blocked_loop_is_shown_and_replaced(server: str, live: Path) -> None:
         process.wait_for(rf"worker \d \(pid {pid}\) was killed by SIGKILL")
         assert other in process.workers()
         assert process.stop() == 0
+
+
+def test_threads_that_are_all_stuck_are_shown_and_left_alone(
+    server: str, tmp_path: Path
+) -> None:
+    """Once, with what they do; and once more when they were free in between."""
+    copy = copy_project("probe", tmp_path)
+    arguments = ("--threads", "2", "--hang-timeout", "1", "--no-access-log")
+    stuck = (
+        r"WARNING +all threads of worker 1 \(pid {}\) are stuck: in [12] s none of 2 has "
+        r"finished a call, and 1 wait \(--threads\)$"
+    )
+    with Gate() as gate, ExitStack() as stack:
+        process = stack.enter_context(
+            Server(copy, "--server", server, *arguments, env=gate.variables)
+        ).ready()
+        (pid,) = process.workers()
+        for count in (1, 2):
+            with ExitStack() as clients:
+                held = [clients.enter_context(process.connect()) for _ in range(3)]
+                for sock in held:
+                    send(sock, "/sync/")
+                gate.arrived()
+                gate.arrived()
+                process.wait_for(stuck.format(pid), count=count)
+                process.wait_for(r"probe/urls\.py.* in sync$", count=2 * count)
+                assert not process.matches(r"supervisor/|runpy|click/")
+                gate.open()
+                gate.arrived()
+                gate.open()
+                assert [answer(sock)[1] for sock in held] == ["worked"] * 3
+            assert len(process.matches("are stuck")) == count
+        assert process.workers() == [pid]
+        assert process.stop() == 0
+        assert not process.matches(" ERROR |has not answered")
 
 
 def test_a_crash_loop_is_called_one_and_slows_down(live: Path) -> None:

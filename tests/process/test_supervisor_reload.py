@@ -173,7 +173,7 @@ def test_no_signal_is_lost_during_a_reload(run: Run, go: Path, window: str) -> N
     process.wait_for("^the stacks of worker", count=2)
     process.wait_for(r"^[123] workers?$", count=2)  # in either order
     process.wait_for("^reloaded in", count=2)
-    assert zombies(process) == 0
+    until(lambda: zombies(process) == 0, "everybody is reaped")
     assert process.stop() == 0
 
 
@@ -256,6 +256,24 @@ def test_an_exec_that_fails_goes_on_serving(
     assert ask(process).startswith(b"worker ")
     assert process.stop() == 0
     assert len(process.matches("drained")) == 2
+
+
+def test_a_program_that_breaks_after_the_check_loses_no_request(
+    run: Run, go: Path, tmp_path: Path
+) -> None:
+    """An exec cannot be taken back: the program ends, and its workers drain."""
+    process = waiting_in(run, "before exec", go)
+    with connect(process) as client:
+        client.sendall(b"slow\n")
+        process.wait_for("slow request")
+        write_stub(tmp_path, "this is no Python")
+
+        go.touch()
+
+        assert client.recv(100).startswith(b"worker ")
+    assert process.wait() == 1
+    until(lambda: process.session() == [], "no worker is left")
+    process.wait_for("drained", count=2)
 
 
 def test_a_program_from_standard_input_is_not_executed_anew(tmp_path: Path) -> None:

@@ -126,6 +126,7 @@ class Server(Process):
         cwd: Path,
         *arguments: str,
         address: Sequence[str] = FREE_PORT,
+        command: Sequence[str] = DJASGI,
         env: Mapping[str, str] | None = None,
         prefix: Sequence[str] = (),
         pass_fds: Sequence[int] = (),
@@ -134,7 +135,7 @@ class Server(Process):
         self.cwd = cwd
         self.environ = environment(**(env or {}))
         super().__init__(
-            [*prefix, *DJASGI, "serve", *arguments, *address],
+            [*prefix, *command, "serve", *arguments, *address],
             cwd=cwd,
             environ=self.environ,
             pass_fds=pass_fds,

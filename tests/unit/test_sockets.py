@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import re
 import resource
@@ -730,3 +731,24 @@ def test_closed_standard_descriptors_are_not_given_to_sockets() -> None:
     done = subprocess.run(["/bin/sh", "-c", command, code], check=False)
 
     assert done.returncode == 0
+
+
+def test_sockets_of_the_run_before_outlive_a_plan_that_is_refused(
+    opened: Open,
+) -> None:
+    """Also when nothing refers to what had taken them over."""
+    with socket.create_server(("127.0.0.1", 0)) as rival:
+        before = opened(tcp())
+        port = port_of(before.sockets[0])
+        state = before.hand_over()
+        before.let_go()
+        wanted = (tcp("127.0.0.2"), tcp(port=port_of(rival)))
+
+        with pytest.raises(ListenError):
+            opened(*wanted, inherited=state)
+        gc.collect()
+
+        with Listeners.revived(state) as revived:
+            assert [port_of(sock) for sock in revived.sockets] == [port]
+            revived.listen()
+            socket.create_connection(("127.0.0.1", port), 10).close()

@@ -18,7 +18,7 @@ from djasgi.supervisor import events
 from djasgi.supervisor.events import Action, Cause
 from djasgi.supervisor.master import Supervisor
 from djasgi.supervisor.notify import Notify
-from djasgi.supervisor.oom import OutOfMemory
+from djasgi.supervisor.oom import RECENT, OutOfMemory
 from djasgi.supervisor.pidfile import PidFile
 
 
@@ -196,6 +196,24 @@ def test_a_pid_file_that_cannot_be_written_is_an_error_that_leaves_nothing(
     assert [p.name for p in tmp_path.iterdir()] == ["directory"]
 
 
+@pytest.mark.parametrize("text", [None, "1\n"], ids=["folder gone", "of another"])
+def test_an_inherited_pid_file_is_never_an_error(
+    text: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "run" / "pid"
+    if text is not None:
+        path.parent.mkdir()
+        path.write_text(text)
+
+    file = PidFile(path, inherited=True)
+
+    assert len(caplog.messages) == 1
+    assert str(path) in caplog.text
+    assert file.hand_over() == ({"path": str(path)}, [])
+    file.close()
+    assert text is None or path.read_text() == text
+
+
 def test_a_pid_file_that_another_one_took_is_left(tmp_path: Path) -> None:
     path = tmp_path / "pid"
     file = PidFile(path)
@@ -228,15 +246,30 @@ def system(root: Path, version: int, count: int | str) -> None:
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_kill_of_the_kernel_is_counted_once(version: int, tmp_path: Path) -> None:
+def test_each_kill_of_the_kernel_explains_one_end(version: int, tmp_path: Path) -> None:
     system(tmp_path, version, 5)
     oom = OutOfMemory(tmp_path)
     oom.prepare()
 
-    assert not oom.happened()
-    system(tmp_path, version, 6)
-    assert oom.happened()
-    assert not oom.happened()
+    assert not oom.happened(1)
+    system(tmp_path, version, 7)
+    assert oom.happened(2)
+    assert oom.happened(3)
+    assert not oom.happened(4)
+
+
+def test_a_kill_of_something_else_explains_nothing_for_long(tmp_path: Path) -> None:
+    system(tmp_path, 2, 5)
+    oom = OutOfMemory(tmp_path)
+    oom.prepare()
+
+    system(tmp_path, 2, 6)
+    oom.look(100)
+    oom.look(100 + RECENT + 1)
+    assert not oom.happened(100 + RECENT + 2)
+    system(tmp_path, 2, 7)
+    oom.look(200)
+    assert oom.happened(200 + RECENT)
 
 
 @pytest.mark.parametrize(("version", "count"), [(0, 0), (2, "many")])
@@ -247,4 +280,4 @@ def test_counters_that_cannot_be_read_say_no(
     oom = OutOfMemory(tmp_path)
     oom.prepare()
 
-    assert not oom.happened()
+    assert not oom.happened(1)

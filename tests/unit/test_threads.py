@@ -823,6 +823,39 @@ def test_threads_are_added_while_they_block() -> None:
     assert not any(future.done() for future in futures)
 
 
+def test_threads_are_stuck_while_calls_wait_and_none_ends() -> None:
+    board = Board(1, 2)
+    leases = [board.lease() for _ in range(4)]
+    first, _, _, last = [lease.submit(name) for lease in leases]
+    board.pass_time(1, load=0.1)
+    assert board.waiting == 2
+    assert board.stuck() == pytest.approx(1)
+
+    board.step(board.all_threads[0])
+    assert first.done()
+    leases[0].end()
+    assert board.waiting == 1
+    assert board.stuck() == 0
+    board.pass_time(2, load=0.1)
+    assert board.stuck() == pytest.approx(2)
+
+    last.cancel()
+    assert board.stuck() == 0
+    assert board.waiting == 0
+
+
+def test_a_call_that_has_not_waited_long_is_no_sign_of_stuck_threads() -> None:
+    board = Board(1, 1)
+    board.lease().submit(name)
+    board.pass_time(5, load=0.1)
+    assert board.stuck() == 0
+    waiting = board.lease().submit(name)
+    board.pass_time(1, load=0.1)
+    assert board.stuck() == pytest.approx(1)
+    waiting.cancel()
+    assert board.stuck() == 0
+
+
 def test_threads_are_not_added_while_they_compute() -> None:
     """Whoever adds them whenever work waits gets threads that fight for one lock."""
     board = Board(1, 16)

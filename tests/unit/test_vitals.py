@@ -24,6 +24,7 @@ class Worker:
         self.channel = Channel(self.told.append, stop, self.board, self.board.take())
         self.requests = SimpleNamespace(total=total, active=3)
         self.options = Options(**options)
+        self.threads: Any = None
 
     def beats(
         self, number: int, after: Callable[[int], None] = lambda beat: None
@@ -32,7 +33,12 @@ class Worker:
             loop = asyncio.get_running_loop()
             later: list[Any] = []
             loop.call_later = lambda *args: later.append(args)  # type: ignore[assignment,method-assign]  # the clock
-            one = Vitals(self.channel, self.options, cast("Any", self.requests), None)
+            one = Vitals(
+                self.channel,
+                self.options,
+                cast("Any", self.requests),
+                cast("Any", self.threads),
+            )
             for beat in range(number):
                 one.beat()
                 assert later == [(BEATS, one.beat)]
@@ -115,3 +121,31 @@ def test_the_jitter_differs_from_worker_to_worker() -> None:
         reached.add(limits[0])
 
     assert len(reached) > 1
+
+
+@pytest.mark.parametrize(
+    ("timeout", "told"),
+    [(3.0, [(0, 3.0), (5, 4.0)]), (4.0, [(2, 4.0), (5, 4.0)]), (0.0, []), (9.0, [])],
+)
+def test_stuck_threads_are_told_once_until_they_go_on(
+    timeout: float, told: list[tuple[int, float]]
+) -> None:
+    worker = Worker(0, hang_timeout=timeout)
+    seconds = [3.0, 3.5, 4.0, 4.5, 0.0, 4.0, 4.5]
+    worker.threads = SimpleNamespace(
+        threads=2, leases=5, waiting=3, stuck=lambda: seconds[len(heard)]
+    )
+    heard: list[int] = []
+    found: list[tuple[int, float]] = []
+
+    def after(beat: int) -> None:
+        heard.append(beat)
+        for message in worker.told:
+            assert (message["type"], message["threads"]) == ("stuck", 2)
+            assert message["waiting"] == 3
+            found.append((beat, message["seconds"]))
+        worker.told.clear()
+
+    worker.beats(len(seconds), after)
+
+    assert found == told
