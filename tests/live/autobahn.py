@@ -30,6 +30,16 @@ SERVERS = ("uvicorn", "hypercorn", "daphne")
 CASES = ("1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "9.*", "10.*")
 """All but compression (12 and 13), which daphne does not offer, and which takes hours."""
 
+LARGEST = 16 * 2**20
+"""Bytes of the largest message in the cases (9)."""
+
+KNOWN = {
+    ("uvicorn", "7.1.5"): (
+        "websockets fails a close frame between the fragments of a message with 1002"
+    )
+}
+"""What is not as it should be, and not djasgi's to mend: it must still be so."""
+
 GOOD = {"OK", "NON-STRICT", "INFORMATIONAL"}
 """NON-STRICT: the order in which what came before a broken frame is answered is open."""
 
@@ -56,6 +66,7 @@ def run(command: list[str | Path], server: str, cases: list[str]) -> dict[str, A
         folder = Path(name)
         project = copy_project("echo", folder)
         arguments = ("app.py:application", "--server", server)
+        arguments += ("--ws-max-size", str(LARGEST))
         with Server(project, *arguments) as process:
             url = f"ws://127.0.0.1:{process.port}"
             specification = {
@@ -99,11 +110,15 @@ def main() -> int:
             for case, result in results.items()
             if not {result["behavior"], result["behaviorClose"]} <= GOOD
         }
+        known = {case: why for (name, case), why in KNOWN.items() if name == server}
+        mended = (known.keys() & results.keys()) - bad.keys()
         counts = dict(Counter(result["behavior"] for result in results.values()))
         print(f"{server}: {len(results)} cases, {len(bad)} bad, {counts}", flush=True)
         for case in sorted(bad):
-            print(f"  {case}: {bad[case]}")
-        failed = failed or bool(bad) or not results
+            print(f"  {case}: {bad[case]} {known.get(case, '')}")
+        for case in sorted(mended):
+            print(f"  {case}: is said to be bad, and is not")
+        failed = failed or bool(bad.keys() - known.keys() or mended) or not results
     return int(failed)
 
 
