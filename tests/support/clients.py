@@ -52,7 +52,8 @@ class Websockets:
         self.connection.send(pieces)
 
     def receive(self) -> Data:
-        return self.connection.recv(TIMEOUT)
+        data: Data = self.connection.recv(TIMEOUT)
+        return data
 
     def pong(self, payload: bytes) -> bytes:
         answered = self.connection.ping(payload)  # of this payload
