@@ -28,7 +28,7 @@ SUITE = "autobahntestsuite==0.8.2"  # the last that was made with all it needs
 SERVERS = ("uvicorn", "hypercorn", "daphne")
 
 CASES = ("1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "9.*", "10.*")
-"""All but compression (12 and 13), which daphne does not offer, and which takes hours."""
+"""All but compression (12 and 13), which daphne does not offer."""
 
 LARGEST = 16 * 2**20
 """Bytes of the largest message in the cases (9)."""
@@ -54,8 +54,7 @@ def install() -> list[str | Path]:
         raise SystemExit("not run: Autobahn|Testsuite needs python2.7")
     if not (BUILD / "autobahntestsuite").exists():
         pip = [python, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-        # zope.interface and others ask for newer ones, which have no Python 2.7.
-        needed = [SUITE, "setuptools<45"]
+        needed = [SUITE, "setuptools<45"]  # the last for Python 2.7
         subprocess.run([*pip, "install", "--target", BUILD, *needed], check=True)
     return [python, "-W", "ignore", "-c", RUN, BUILD]
 
