@@ -24,7 +24,7 @@ unexport PORT
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run test test-all test-lowest test-django soak format docs bench clean
+.PHONY: help run test test-all test-lowest test-django test-live test-ws soak format docs bench clean
 
 help: ## list the targets
 	@echo 'make run [PORT=8001] [PYTHON=python3.12]'
@@ -79,6 +79,12 @@ test-lowest: .venv-lowest/.installed ## the tests on Python 3.11 with the oldest
 
 test-django: $(VENV)/.installed ## Django's own suite with djasgi's handler and without
 	$(BIN)/python -m tests.django.run $(ARGS)
+
+test-live: $(VENV)/.installed ## Django's own live-server tests on the three servers
+	$(BIN)/python -m tests.live.run $(ARGS)
+
+test-ws: $(VENV)/.installed-dev ## Autobahn's websocket suite on the three servers (needs python2.7)
+	$(BIN)/python -m tests.live.autobahn $(ARGS)
 
 soak: $(VENV)/.installed-dev ## workers killed, blocked and replaced for long, and counts (SOAK_SECONDS, SOAK_SEED, SOAK_TIMES)
 	SOAK_SECONDS=$(or $(SOAK_SECONDS),60) SOAK_SEED=$(SOAK_SEED) SOAK_TIMES=$(or $(SOAK_TIMES),200) \

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import socket
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -18,6 +19,8 @@ from djasgi.servers import support
 from djasgi.servers.base import Refused
 from tests.support.engine import MEDIUM, Engine
 from tests.support.http2 import Client, Stream
+from tests.support.probes import probes
+from tests.support.server import Server, copy_project
 from tests.support.wire import (
     HEAD,
     answer,
@@ -222,3 +225,33 @@ def test_drain(server: str, files: Path) -> None:
         output = running.ended()
         assert "log djasgi WARNING" not in output
         assert not re.findall(r"^log (?!djasgi).*", output, re.MULTILINE)
+
+
+def checked(stream: Stream) -> tuple[int, bytes]:
+    """The answer to a health check, which nobody is to store."""
+    assert dict(stream.headers)[b"cache-control"] == b"no-store"
+    return stream.status, stream.body
+
+
+@probes("health_path", "ready_path")
+@pytest.mark.parametrize("server", ABLE)
+def test_health(server: str, files: Path, tmp_path: Path) -> None:
+    """Outside of Django, which has no such pages; and not ready once it is to stop."""
+    words = ["--server", server, "--http2", "--drain-delay", "2"]
+    words += ["--health-path", "/live", "--ready-path", "/ready"]
+    words += ["--ssl-certfile", str(files / "localhost.pem")]
+    words += ["--ssl-keyfile", str(files / "localhost.key")]
+    project = copy_project("live", tmp_path)
+    with Server(project, *words) as process:
+        with Client(process.ready().connect(), tls_context(files)) as connected:
+            for path in ("/live", "/ready"):
+                assert checked(connected.get(path)) == (200, b"ok\n")
+                assert checked(connected.get(path, method="HEAD")) == (200, b"")
+            assert connected.get("/live", method="POST", body=b"").status == 404
+            assert connected.get("/live/").status == 404
+            process.signal(signal.SIGTERM)
+            process.wait_for("not ready any more; stopping in 2 s")
+            assert checked(connected.get("/ready")) == (503, b"stopping\n")
+            assert checked(connected.get("/live")) == (200, b"ok\n")
+        assert process.wait() == 0
+    assert not process.matches("(GET|HEAD) /(live|ready) ")

@@ -263,3 +263,36 @@ def test_a_debug_site_that_others_can_reach_is_warned_of(
         assert process.matches("DEBUG is on and this address can be reached from other")
         assert [line for line in uncolored(process) if len(line) > 80] == []
         assert process.stop() == 0
+
+
+WARNS = """
+import warnings
+
+from django.conf import settings
+from django.core.asgi import get_asgi_application
+from django.http import HttpResponse
+from django.urls import path
+
+settings.configure(SECRET_KEY="for tests only", ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__)
+
+
+def index(request):
+    warnings.warn("said on purpose")
+    return HttpResponse()
+
+
+urlpatterns = [path("", index)]
+application = get_asgi_application()
+"""
+
+
+@pytest.mark.parametrize("preload", ["on", "off"])
+def test_a_warning_of_the_project_is_shown(
+    server: str, preload: str, tmp_path: Path
+) -> None:
+    (tmp_path / "app.py").write_text(WARNS)
+    arguments = ("app.py:application", "--server", server, "--preload", preload)
+    with Server(tmp_path, *arguments) as process:
+        assert process.get("/")[0].status == 200
+        process.wait_for("app.py:13: UserWarning: said on purpose")
+        assert process.stop() == 0

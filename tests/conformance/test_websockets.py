@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from websockets.sync.client import ClientConnection
 from websockets.typing import Subprotocol
 
 from djasgi.options import SERVERS
+from djasgi.servers.engines.draining import CLOSING
 from tests.support.engine import Engine
 from tests.support.wire import PATIENCE, UPGRADE, client, listener, websocket
 
@@ -276,6 +278,27 @@ def test_broken_frames(shared: Shared, frame: bytes, code: int) -> None:
     assert int.from_bytes(sent[2:4], "big") == code
     assert access_line(shared) == f"WS /script HTTP/1.1 closed {code} 0"
     assert shared.told()["code"] == code
+
+
+def test_connection_ends_with_the_answer_to_the_close(shared: Shared) -> None:
+    """After a broken frame too (RFC 6455, section 5.5.1)."""
+    target = "/script?" + quote(json.dumps(["receive", ACCEPT, "receive"]))
+    not_masked, closed = b"\x81\x02hi", b"\x88\x82" + bytes(4) + b"\x03\xea"
+    seconds = []
+    for _ in range(3):  # for once the machine may be busy
+        with client(shared.sockets["tcp4"]) as sock:
+            sock.sendall(UPGRADE % target.encode() + not_masked)
+            received = b""
+            while b"\x03\xea" not in received.partition(b"\r\n\r\n")[2]:
+                received += sock.recv(1000)
+            start = time.monotonic()
+            with suppress(OSError):  # it need not wait for the answer
+                sock.sendall(closed)
+            with suppress(ConnectionResetError):
+                while sock.recv(1000):
+                    pass
+            seconds.append(time.monotonic() - start)
+    assert min(seconds) < CLOSING / 2
 
 
 # Handshakes

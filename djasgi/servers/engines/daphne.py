@@ -74,6 +74,7 @@ class Engine(daphne.server.Server):  # type: ignore[misc]  # daphne is not typed
             autoPingInterval=options.ws_ping_interval,
             autoPingTimeout=options.ws_ping_timeout,
             closeHandshakeTimeout=CLOSING,
+            echoCloseCodeReason=True,  # "typically" (RFC 6455, section 5.5.1)
             failByDrop=False,
             maxFramePayloadSize=options.ws_max_size,
             maxMessagePayloadSize=options.ws_max_size,

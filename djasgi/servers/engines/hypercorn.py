@@ -28,7 +28,7 @@ from wsproto.events import CloseConnection
 from djasgi.options import Options
 from djasgi.servers.base import Application, Requests
 from djasgi.servers.engines import refusals
-from djasgi.servers.engines.draining import CLOSING, drain
+from djasgi.servers.engines.draining import drain
 from djasgi.servers.engines.hypercorn_http import Http1, Wrapper
 from djasgi.servers.engines.hypercorn_http2 import Http2
 from djasgi.servers.engines.hypercorn_websocket import Deflate, WebSocket
@@ -200,8 +200,10 @@ class Connection(TCPServer):
             stream.ended_early = self._close_soon
 
     def _close_soon(self) -> None:
-        # The close frame goes out first; hypercorn waits for its answer for ever.
-        self.loop.call_later(CLOSING, self.writer.close)
+        # After the close frame (RFC 6455, section 7.1.7): hypercorn waits for ever for the
+        # answer, which wsproto cannot find behind a broken frame.
+        self._told = True
+        close_after_response(cast("asyncio.Transport", self.writer.transport))
 
     async def _close(self) -> None:
         transport = cast("asyncio.Transport", self.writer.transport)

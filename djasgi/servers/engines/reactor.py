@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -84,11 +85,14 @@ def install(loop: asyncio.AbstractEventLoop) -> None:
     for module in _waiting:
         module.reactor = reactor  # type: ignore[attr-defined]  # it has one
     errors = LogLevelFilterPredicate(defaultLogLevel=LogLevel.error)
+    show_warning = warnings.showwarning
     globalLogBeginner.beginLoggingTo(
         [FilteringLogObserver(STDLibLogObserver("twisted"), [errors])],
         redirectStandardIO=False,
         discardBuffer=True,
     )
+    # Twisted makes Python's warnings part of its log, of which only errors are shown.
+    warnings.showwarning = show_warning
 
 
 def adopt(sock: socket.socket, factory: Any, backlog: int) -> Any:
