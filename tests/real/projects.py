@@ -1,0 +1,88 @@
+"""The real projects: what is installed, how each is made, and how its tests run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tests.real import tours
+from tests.real.crawl import Both
+
+
+@dataclass(frozen=True)
+class Suite:
+    """The tests in a source distribution."""
+
+    runner: str
+    """`django` or `pytest`."""
+
+    arguments: tuple[str, ...]
+    settings: str
+
+
+@dataclass(frozen=True)
+class Project:
+    """A package from the index, made into a project that is crawled, and tested."""
+
+    package: str
+    requirements: tuple[str, ...]
+    """The package with its extras, and what its tests need."""
+
+    suite: Suite | None = None
+    start: tuple[str, ...] = ()
+    """The command, of the environment's `bin`, that begins the project `mysite`."""
+
+    settings: str = ""
+    tour: Callable[[Both], None] | None = None
+    rules: list[tuple[str, str]] = field(default_factory=list)
+    """What may differ in bodies, besides `normal.BODY`, with its reason."""
+
+
+PROJECTS = (
+    Project(
+        package="wagtail",
+        requirements=(
+            "wagtail", "Jinja2<3.2", "boto3", "freezegun", "azure-identity<2",
+            "azure-mgmt-cdn<15", "azure-mgmt-frontdoor<2",
+            "azure-mgmt-subscription<4", "django-pattern-library", "responses<1",
+            "factory-boy", "polib<2", "tblib<4",
+        ),
+        suite=Suite("django", (), "wagtail.test.settings"),
+        start=("wagtail", "start", "mysite"),
+        settings="mysite.settings.crawled",
+        tour=tours.wagtail,
+    ),
+    Project(
+        package="django-cms",
+        requirements=(
+            "django-cms", "djangocms-text", "djangocms-admin-style",
+            "django-formtools", "iptools", "mock", "pyenchant", "dj-database-url",
+            "Pillow", "unittest-xml-reporting", "setuptools", "tblib",
+        ),
+        suite=Suite("django", ("cms", "menus"), "cms.tests.settings"),
+        start=("django-admin", "startproject", "mysite"),
+        settings="mysite.crawled",
+        tour=tours.cms,
+        rules=[
+            # The mask of the CSRF token again, for the scripts of the toolbar.
+            (r'("csrf": ")\w{64}(?=")', r"\1TOKEN"),
+            (r"(&quot;csrfmiddlewaretoken&quot;: &quot;)\w{64}(?=&)", r"\1TOKEN"),
+        ],
+    ),
+    Project(
+        package="django-allauth",
+        requirements=(
+            "django-allauth[headless,socialaccount,mfa,idp-oidc,openid,steam,saml]",
+            "pytest", "pytest-django", "pytest-asyncio", "djangorestframework",
+            "django-ninja", "pyyaml", "Pillow",
+        ),
+        suite=Suite("pytest", (), "tests.projects.regular.settings"),
+        start=("django-admin", "startproject", "mysite"),
+        settings="mysite.crawled",
+        tour=tours.allauth,
+        rules=[
+            # The mask of the CSRF token again, for the scripts of REST framework.
+            (r'("csrfToken": ")\w{64}(?=")', r"\1TOKEN"),
+        ],
+    ),
+)  # fmt: skip
