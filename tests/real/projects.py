@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from tests.real import tours
 from tests.real.crawl import Both
+from tests.real.normal import Rule, in_order
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Project:
 
     settings: str = ""
     tour: Callable[[Both], None] | None = None
-    rules: list[tuple[str, str]] = field(default_factory=list)
+    rules: list[Rule] = field(default_factory=list)
     """What may differ in bodies, besides `normal.BODY`, with its reason."""
 
 
@@ -51,6 +52,14 @@ PROJECTS = (
         start=("wagtail", "start", "mysite"),
         settings="mysite.settings.crawled",
         tour=tours.wagtail,
+        rules=[
+            # The mask of the CSRF token again, for the scripts of the admin.
+            (r'("CSRF_TOKEN": ")\w{64}(?=")', r"\1TOKEN"),
+            # The names of blocks of text, drawn when they are shown.
+            (r"(\\*&quot;key\\*&quot;: \\*&quot;)[0-9a-z]{5}(?=\\*&quot;)", r"\1KEY"),
+            # From a set of classes: their order is that of their addresses in memory.
+            (r'(?<="modelNames": \[)[^\]]+(?=\])', in_order),
+        ],
     ),
     Project(
         package="django-cms",
@@ -67,6 +76,8 @@ PROJECTS = (
             # The mask of the CSRF token again, for the scripts of the toolbar.
             (r'("csrf": ")\w{64}(?=")', r"\1TOKEN"),
             (r"(&quot;csrfmiddlewaretoken&quot;: &quot;)\w{64}(?=&)", r"\1TOKEN"),
+            # Signed with the key of the session.
+            (r'("action_token": "\d+:)[\w-]{43}(?=")', r"\1TOKEN"),
         ],
     ),
     Project(

@@ -24,7 +24,7 @@ from typing import Any
 
 from tests.django.run import HANDLERS, Result, compare
 from tests.real.crawl import Both
-from tests.real.projects import PROJECTS, Project, Suite
+from tests.real.projects import PROJECTS, Project
 from tests.support.command import environment
 from tests.support.process import Process
 from tests.support.server import URL
@@ -63,7 +63,14 @@ def install(project: Project) -> tuple[Path, str]:
         call(*pip, "install", "--editable", ROOT, *project.requirements)
         stamp.write_text(wanted)
     code = "import sys; from importlib.metadata import version; print(*[f'{p} {version(p)}' for p in sys.argv[1:]], sep=', ')"
-    names = [binaries / "python", "-c", code, project.package, "django", "uvicorn"]
+    names: list[str | Path] = [
+        binaries / "python",
+        "-c",
+        code,
+        project.package,
+        "django",
+        "uvicorn",
+    ]
     return binaries, subprocess.check_output(names, text=True).strip()
 
 
@@ -118,32 +125,34 @@ def crawl(project: Project, binaries: Path, made: Path, mode: str) -> Both:
         return both
 
 
-def source(project: Project, binaries: Path, handler: str) -> Path:
-    """The source distribution of what is installed; tests write into their folder."""
+def source(project: Project, binaries: Path) -> Path:
+    """The archive of the source distribution of what is installed."""
     folder = BUILD / project.package / "source"
     code = (
         f"from importlib.metadata import version; print(version({project.package!r}))"
     )
-    command = [binaries / "python", "-c", code]
+    command: list[str | Path] = [binaries / "python", "-c", code]
     version = subprocess.check_output(command, text=True).strip()
-    name = f"{project.package.replace('-', '_')}-{version}"
-    if not (folder / f"{name}.tar.gz").exists():
+    archive = folder / f"{project.package.replace('-', '_')}-{version}.tar.gz"
+    if not archive.exists():
         # The pip of this environment: an older one builds what it downloads.
         call(
             sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check",
             "download", "--no-deps", "--no-binary", project.package,
             "--dest", folder, f"{project.package}=={version}",
         )  # fmt: skip
-    unpacked = folder / handler
+    return archive
+
+
+def run(project: Project, archive: Path, binaries: Path, handler: str) -> Result:
+    """The project's tests in a process of their own, in a folder that they write into."""
+    suite = project.suite
+    assert suite
+    unpacked = archive.parent / handler
     shutil.rmtree(unpacked, ignore_errors=True)
-    with tarfile.open(folder / f"{name}.tar.gz") as tar:
+    with tarfile.open(archive) as tar:
         tar.extractall(unpacked, filter="data")
-    return unpacked / name
-
-
-def run(project: Project, suite: Suite, binaries: Path, handler: str) -> Result:
-    """The project's tests in a process of their own."""
-    folder = source(project, binaries, handler)
+    folder = unpacked / archive.name.removesuffix(".tar.gz")
     result = folder.parent / "result.json"
     log = BUILD / project.package / f"tests-{handler}.log"
     with log.open("w") as output:
@@ -181,10 +190,9 @@ def pages(project: Project, binaries: Path) -> int:
 
 def tests(project: Project, binaries: Path) -> int:
     """Run the tests with both handlers; the number of differences."""
-    suite = project.suite
-    assert suite
+    archive = source(project, binaries)
     with ThreadPoolExecutor(len(HANDLERS)) as pool:
-        jobs = [pool.submit(run, project, suite, binaries, name) for name in HANDLERS]
+        jobs = [pool.submit(run, project, archive, binaries, name) for name in HANDLERS]
         django, djasgi = (job.result() for job in jobs)
     worse, better = compare(django, djasgi, "async")
     counts = dict(Counter(djasgi.outcomes.values()))

@@ -1,4 +1,4 @@
-"""The project's URLs, its files, and a page that tells which handler serves."""
+"""The project's URLs, its files, a page that tells which handler serves, one that fails."""
 
 from __future__ import annotations
 
@@ -25,7 +25,13 @@ def handler(request: HttpRequest) -> HttpResponse:
     return HttpResponse("django")
 
 
+def raises(request: HttpRequest) -> HttpResponse:
+    """A view that fails: status 500."""
+    raise ValueError(request.path)
+
+
 urlpatterns = [
+    path("raises/", raises),
     path("which-handler/", handler),
     path("static/<path:path>", serve, {"document_root": settings.STATIC_ROOT}),
     path("media/<path:path>", serve, {"document_root": settings.MEDIA_ROOT}),
