@@ -58,6 +58,8 @@ HEAD = _rules(
     # Random, and so are the dates on which they end.
     (r"(?m)^(set-cookie: (?:csrftoken|sessionid)=)\w{32,64}(?=;)", r"\1TOKEN"),
     (r"(?m)^(set-cookie: [^\r]*; expires=)[^;\r]+", r"\1DATE"),
+    # The second in which it was signed, and so the signature; the messages remain.
+    (r"(?m)^(set-cookie: messages=[^:;\r]+:)\w{6}:[\w-]{43}(?=;)", r"\1SIGNED"),
 )
 
 CELL = r'</td>\s*<td class="code"><pre>&#x27;'

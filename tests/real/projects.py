@@ -55,9 +55,15 @@ PROJECTS = (
         rules=[
             # The mask of the CSRF token again, for the scripts of the admin.
             (r'("CSRF_TOKEN": ")\w{64}(?=")', r"\1TOKEN"),
+            # How long ago, less than a minute.
+            (r"\bJust now\b", "AGE ago"),
             # The names of blocks of text, drawn when they are shown.
             (r"(\\*&quot;key\\*&quot;: \\*&quot;)[0-9a-z]{5}(?=\\*&quot;)", r"\1KEY"),
-            # From a set of classes: their order is that of their addresses in memory.
+            # The same, drawn when a page is saved.
+            (r'(<p data-block-key=")[0-9a-z]{5}(?=">)', r"\1KEY"),
+            # From a set of classes: whose name it is, and the order of names below, is
+            # that of their addresses in memory, another in each process.
+            (r"(\d+ )(?:model|page)(?= log entries)", r"\1SOME"),
             (r'(?<="modelNames": \[)[^\]]+(?=\])', in_order),
         ],
     ),
@@ -94,6 +100,8 @@ PROJECTS = (
         rules=[
             # The mask of the CSRF token again, for the scripts of REST framework.
             (r'("csrfToken": ")\w{64}(?=")', r"\1TOKEN"),
+            # How long ago a session was used, less than a minute (naturaltime).
+            (r"\b(?:now|(?:a second|AGE) ago)(?=</span>)", "AGE"),
         ],
     ),
 )  # fmt: skip

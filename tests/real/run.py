@@ -110,7 +110,8 @@ def crawl(project: Project, binaries: Path, made: Path, mode: str) -> Both:
                         "--server", "uvicorn", "--workers", "1", "--port", "0",
                         "--settings", project.settings, "--project", ".",
                     ],
-                    environ=environment(CRAWL=mode),
+                    # What comes from a set of texts is in the same order then.
+                    environ=environment(CRAWL=mode, PYTHONHASHSEED="0"),
                     cwd=folder,
                 )
             )  # fmt: skip

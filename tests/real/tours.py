@@ -84,8 +84,8 @@ GIF = (
 
 def cms(both: Both) -> None:
     """Two languages, the toolbar, structure and edit views, a plugin, the admin."""
-    for path in ("/en/", "/en/page-0/", "/de/seite-1/"):
-        both.get(path, None)
+    for path in ("/en/", "/en/page-0/", "/en/page-3/", "/de/seite-0/"):
+        both.get(path)
         both.head(path)
     both.get("/", 302)
     both.get("/en/page-0", 301)
