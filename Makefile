@@ -24,13 +24,13 @@ unexport PORT
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run test test-all test-lowest test-django test-live test-ws soak format docs bench clean
+.PHONY: help run test test-all test-lowest test-django test-live test-ws test-projects soak format docs bench clean
 
 help: ## list the targets
 	@echo 'make run [PORT=8001] [PYTHON=python3.12]'
 	@echo
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | \
-	  while IFS='|' read -r name text; do printf '  %-12s %s\n' "$$name" "$$text"; done
+	  while IFS='|' read -r name text; do printf '  %-13s %s\n' "$$name" "$$text"; done
 
 run: $(VENV)/.installed ## serve examples/minimal on http://127.0.0.1:8000
 	cd examples/minimal && exec '../../$(BIN)/djasgi' serve --port $(PORT)
@@ -85,6 +85,9 @@ test-live: $(VENV)/.installed ## Django's own live-server tests on the three ser
 
 test-ws: $(VENV)/.installed-dev ## Autobahn's websocket suite on the three servers (needs python2.7)
 	$(BIN)/python -m tests.live.autobahn $(ARGS)
+
+test-projects: $(VENV)/.installed-dev ## real projects' pages and tests with djasgi's handler and without
+	$(BIN)/python -m tests.real.run $(ARGS)
 
 soak: $(VENV)/.installed-dev ## workers killed, blocked and replaced for long, and counts (SOAK_SECONDS, SOAK_SEED, SOAK_TIMES)
 	SOAK_SECONDS=$(or $(SOAK_SECONDS),60) SOAK_SEED=$(SOAK_SEED) SOAK_TIMES=$(or $(SOAK_TIMES),200) \
