@@ -55,6 +55,10 @@ HEAD = _rules(
     (r"(?m)^(date: )[^\r]+", r"\1DATE"),
     # The same second, of what nobody may cache (django.utils.cache).
     (r"(?m)^(expires: )[^\r]+", r"\1DATE"),
+    # For how many seconds a page has been in the cache, and may stay in others: at most
+    # a minute, after which django-cms renders it anew.
+    (r"(?m)^(age: )[1-5]?\d(?=\r)", r"\1SECONDS"),
+    (r"(?m)^(cache-control: max-age=)(?:[1-5]?\d|60)(?=\r)", r"\1SECONDS"),
     # Random, and so are the dates on which they end.
     (r"(?m)^(set-cookie: (?:csrftoken|sessionid)=)\w{32,64}(?=;)", r"\1TOKEN"),
     (r"(?m)^(set-cookie: [^\r]*; expires=)[^;\r]+", r"\1DATE"),

@@ -72,7 +72,7 @@ PROJECTS = (
         requirements=(
             "django-cms", "djangocms-text", "djangocms-admin-style",
             "django-formtools", "iptools", "mock", "pyenchant", "dj-database-url",
-            "Pillow", "unittest-xml-reporting", "setuptools", "tblib",
+            "Pillow", "ruff", "unittest-xml-reporting", "setuptools", "tblib",
         ),
         suite=Suite("django", ("cms", "menus"), "cms.tests.settings"),
         start=("django-admin", "startproject", "mysite"),
