@@ -31,7 +31,7 @@ WITHOUT_CONFIGURATION = {
     "sys_path": ("config.settings", "config.asgi:application"),
 }
 NEED_A_WORD = {"several_projects", "single_file"}
-SERVED_BY_OTHER_TESTS = {"leased", "live"}
+SERVED_BY_OTHER_TESTS = {"echo", "leased", "live", "tutorial"}
 
 each_server = pytest.mark.parametrize("server", SERVERS)
 
