@@ -21,6 +21,20 @@ ENGINES = {
 """The tests that run code that is not the same for each server."""
 
 
+BEFORE_THE_SERVER = {"test_bad_input.py", "test_projects.py"}
+"""The tests of what happens before a server is imported, by the hundred."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave one of the servers to `make test-all` where it makes no difference."""
+    for item in items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        third = parameters.get("server") == "hypercorn"
+        if third and item.path.name in BEFORE_THE_SERVER:
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Compile djasgi once: thousands of processes that do not write bytecode read it."""
     if not hasattr(config, "workerinput"):
