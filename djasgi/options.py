@@ -248,7 +248,8 @@ class Options(Frozen):
         Seconds(),
         "Workers",
         "How long the event loop of a worker may be blocked before the stacks of its "
-        "threads are logged and it is replaced, in seconds; 0 is for ever.",
+        "threads are logged and it is replaced, in seconds; 0 is for ever. Threads that "
+        "are all stuck for as long while calls wait are logged too.",
     )
     max_requests: int = option(
         0,

@@ -55,6 +55,17 @@ DIFFERENCES = (
         "conformance/test_differences.py::test_compression",
     ),
     Difference(
+        "A websocket that is closed between the fragments of a message",
+        {
+            "uvicorn": "failed with 1002",
+            "hypercorn": "closed with its code",
+            "daphne": "closed with its code",
+        },
+        "Under uvicorn the code that the application sees is 1002 (RFC 6455, section 5.4, "
+        "allows the close).",
+        "conformance/test_differences.py::test_close_between_fragments",
+    ),
+    Difference(
         "Spelling and order of the names of response header fields",
         {
             "uvicorn": "lower case; date first",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import pytest
 
@@ -12,6 +14,7 @@ from djasgi.options import SERVERS
 from tests.support.engine import Engine
 from tests.support.wire import (
     HEAD,
+    UPGRADE,
     answer,
     client,
     listener,
@@ -63,6 +66,22 @@ def test_continue(shared: Shared) -> None:
         waiting.sendall(POST % (b"/", b"Expect: 100-continue\r\n"))
         first = waiting.recv(12)
         assert first[-3:] == (b"200" if server == "uvicorn" else b"100")
+
+
+def test_close_between_fragments(shared: Shared) -> None:
+    server, engine, sock = shared
+    steps = ["receive", {"type": "websocket.accept"}, "receive"]
+    mask = bytes(4)
+    with client(sock) as closing:
+        closing.sendall(UPGRADE % (b"/script?" + quote(json.dumps(steps)).encode()))
+        stream = closing.makefile("rb")
+        while stream.readline().strip():
+            pass
+        closing.sendall(b"\x01\x83" + mask + b"one" + b"\x88\x82" + mask + b"\x03\xe8")
+        answered = stream.read(4)[2:]
+    told = json.loads(engine.wait_for(r"^received (.*disconnect.*)")[1])
+    code = 1002 if server == "uvicorn" else 1000
+    assert (int.from_bytes(answered), told["code"]) == (code, code)
 
 
 def test_compression(shared: Shared) -> None:

@@ -36,7 +36,6 @@ _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 TOKEN = re.compile(_TOKEN)
 """A name (RFC 9110, section 5.6.2)."""
 
-_NAME = re.compile(_TOKEN.decode())
 _PARAMETER = rb"[ \t]*;[ \t]*" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb'|"[^"\\]*"))?'
 _EXTENSION = _TOKEN + rb"(?:" + _PARAMETER + rb")*"
 # RFC 6455, section 9.1
@@ -119,7 +118,7 @@ def wants_websocket(method: bytes, version: str, fields: Iterable[Field]) -> boo
     """Whether a request asks to become a websocket (RFC 6455, section 4.1)."""
     if method != b"GET" or version != "1.1":
         return False
-    return b"websocket" in _tokens(b"upgrade", fields) and b"upgrade" in _tokens(
+    return b"websocket" in tokens(b"upgrade", fields) and b"upgrade" in tokens(
         b"connection", fields
     )
 
@@ -136,7 +135,9 @@ def handshake_problem(fields: Sequence[Field]) -> HTTPStatus | None:
     ):
         return HTTPStatus.BAD_REQUEST
     offered = subprotocols(fields)
-    if len(set(offered)) != len(offered) or not all(map(_NAME.fullmatch, offered)):
+    if len(set(offered)) != len(offered) or not all(
+        TOKEN.fullmatch(name.encode("latin-1")) for name in offered
+    ):
         return HTTPStatus.BAD_REQUEST
     if versions[0] != b"13":
         return HTTPStatus.UPGRADE_REQUIRED
@@ -158,7 +159,8 @@ def subprotocols(fields: Iterable[Field]) -> list[str]:
     ]
 
 
-def _tokens(name: bytes, fields: Iterable[Field]) -> set[bytes]:
+def tokens(name: bytes, fields: Iterable[Field]) -> set[bytes]:
+    """The elements of the lists in the fields `name`, in lower case."""
     return {
         token.strip()
         for field, value in fields

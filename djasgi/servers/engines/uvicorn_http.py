@@ -26,6 +26,7 @@ from djasgi.servers.engines.heads import (
     handshake_problem,
     origin_form,
     problem,
+    tokens,
     visible,
     wants_websocket,
 )
@@ -45,7 +46,6 @@ class Cycle(RequestResponseCycle):
 
     # In the class, not for each request: most of them never change.
     logger = logging.getLogger("uvicorn.error")
-    access_log = False
     disconnected = False
     more_body = True
     response_started = False
@@ -123,7 +123,7 @@ class Cycle(RequestResponseCycle):
             if name == b"content-length" and self.chunked_encoding is None:
                 self.chunked_encoding = False
                 self.expected_content_length = int(value)
-            elif name == b"connection" and b"close" in _tokens(value):
+            elif name == b"connection" and b"close" in tokens(name, (field,)):
                 self.keep_alive = False
                 self._says_close = True
             if name != b"transfer-encoding":
@@ -176,10 +176,6 @@ def _named(name: bytes) -> bytes:
     if len(_NAMES) < _MOST_NAMES:
         _NAMES[name] = lower
     return lower
-
-
-def _tokens(value: bytes) -> list[bytes]:
-    return [token.strip() for token in value.lower().split(b",")]
 
 
 class _RefusedError(Exception):
