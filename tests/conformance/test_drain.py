@@ -399,7 +399,7 @@ def test_every_response_says_close_once(server: str, sock: socket.socket) -> Non
         engine.ended()
 
 
-@LOOPS
+@SLOW_LOOPS
 def test_no_connection_is_dropped_between_accepting_and_the_first_request(
     server: str, sock: socket.socket, loop: str
 ) -> None:

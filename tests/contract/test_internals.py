@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -320,12 +321,12 @@ print(json.dumps(seen))
 """
 
 
-@pytest.fixture(scope="module")
-def seen(request: pytest.FixtureRequest) -> dict[str, tuple[list[str], list[str]]]:
+@cache
+def seen(server: str) -> dict[str, tuple[list[str], list[str]]]:
     """The parameters of each pinned function, and the names in it."""
-    paths = [path for path, _, _ in PINS[request.param]]
+    paths = [path for path, _, _ in PINS[server]]
     done = subprocess.run(
-        [sys.executable, "-c", LOOK, request.param],
+        [sys.executable, "-c", LOOK, server],
         cwd=ROOT,
         input=json.dumps(paths),
         capture_output=True,
@@ -337,18 +338,14 @@ def seen(request: pytest.FixtureRequest) -> dict[str, tuple[list[str], list[str]
 
 
 @pytest.mark.parametrize(
-    ("seen", "path", "parameters", "names"),
+    ("server", "path", "parameters", "names"),
     [(server, *pin) for server in SERVERS for pin in PINS[server]],
-    indirect=["seen"],
 )
 def test_internals_are_as_the_engines_know_them(
-    seen: dict[str, tuple[list[str], list[str]]],
-    path: str,
-    parameters: str,
-    names: str,
+    server: str, path: str, parameters: str, names: str
 ) -> None:
-    assert path in seen, "it is gone"
-    takes, uses = seen[path]
+    assert path in seen(server), "it is gone"
+    takes, uses = seen(server)[path]
     assert not parameters or takes == parameters.split()
     assert set(names.split()) <= set(uses)
 

@@ -140,7 +140,7 @@ class Chaos:
     def reload_broken(self) -> bool:
         if self._broken is None:
             self._broken = self._outcomes()
-            self._version.write_text("NUMBER =")
+            self._write("NUMBER =")
         self.process.signal(signal.SIGHUP)
         return True
 
@@ -182,9 +182,15 @@ class Chaos:
     def _outcomes(self) -> int:
         return len(self.process.matches(r"INFO +reloaded in|ERROR +reload failed"))
 
+    def _write(self, code: str) -> None:
+        """At once: what imports the file sees the one or the other."""
+        new = self._version.with_suffix(".new")
+        new.write_text(code)
+        new.replace(self._version)
+
     def _mend(self) -> None:
         self._broken = None
-        self._version.write_text("NUMBER = 1")
+        self._write("NUMBER = 1")
 
     # Whose fault it is
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,6 +33,7 @@ class Probe:
     fixtures: frozenset[str]
 
 
+@cache
 def all_probes() -> list[Probe]:
     """Those of all test files, whichever of them are run."""
     return [
