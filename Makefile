@@ -12,7 +12,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # More than there are cores: most tests wait for a process or a clock.
 JOBS ?= 4
-PYTEST := pytest --numprocesses $(JOBS)
+# What is left goes to who is free; neighbours stay together, with what they start once.
+PYTEST := pytest --numprocesses $(JOBS) --dist worksteal
 COLOR := $(if $(MAKE_TERMOUT),--color=yes)
 
 # An interpreter that is new enough and can make virtual environments: on Debian the

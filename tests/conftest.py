@@ -92,8 +92,8 @@ def _take_turns(items: list[pytest.Item]) -> None:
 
 def _server(item: pytest.Item) -> str:
     parameters = getattr(getattr(item, "callspec", None), "params", {})
-    server = str(parameters.get("server", ""))
-    return server if server in SERVERS else ""
+    # The one that a test starts is among its own parameters, or its fixture's.
+    return next((str(value) for value in parameters.values() if value in SERVERS), "")
 
 
 def pytest_configure(config: pytest.Config) -> None:
