@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import compileall
+from collections.abc import Iterator
 from pathlib import Path
 from zlib import crc32
 
@@ -12,18 +13,6 @@ import djasgi
 from djasgi.options import SERVERS
 
 UNMEASURED = pytest.StashKey[bool]()
-
-ENGINES = {
-    "test_differences.py",
-    "test_drain.py",
-    "test_engines.py",
-    "test_fuzz.py",
-    "test_http.py",
-    "test_http2.py",
-    "test_websockets.py",
-}
-"""The tests that run code that is not the same for each server."""
-
 
 ABOVE_THE_SERVERS = {
     "test_bad_input.py",
@@ -57,37 +46,35 @@ ABOVE_THEM_TOO = {
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Choose what is left to `make test-all`, and whose processes are measured."""
-    _take_turns(
-        [
-            item
-            for item in items
-            if item.path.name in ABOVE_THE_SERVERS
-            or getattr(item, "originalname", "") in ABOVE_THEM_TOO
-        ]
-    )
-    chosen: set[object] = set()
+    servers: dict[str, list[pytest.Item]] = {}
     for item in items:
-        if item.get_closest_marker("slow"):
-            continue
-        name = getattr(item, "originalname", item.name)
-        case = (item.path, name, item.path.name in ENGINES and _server(item))
-        if case in chosen:
-            item.stash[UNMEASURED] = True
-        chosen.add(case)
-
-
-def _take_turns(items: list[pytest.Item]) -> None:
-    """Leave each test on one of its servers, the same in each run, none more often."""
+        if _is_above(item) and (server := _server(item)):
+            case = item.name.partition("[")[2].replace(server, "")
+            servers.setdefault(f"{_test(item)} {case}", []).append(item)
+    for item in _all_but_one_of_each(servers):
+        item.add_marker(pytest.mark.slow)
     cases: dict[str, list[pytest.Item]] = {}
     for item in items:
-        if server := _server(item):
-            name, _, case = item.name.partition("[")
-            key = f"{item.path.name} {name} {case.replace(server, '')}"
-            cases.setdefault(key, []).append(item)
-    for key, alike in cases.items():
-        del alike[crc32(key.encode()) % len(alike)]
-        for item in alike:
-            item.add_marker(pytest.mark.slow)
+        if not item.get_closest_marker("slow"):
+            cases.setdefault(_test(item), []).append(item)
+    for item in _all_but_one_of_each(cases):
+        item.stash[UNMEASURED] = True
+
+
+def _all_but_one_of_each(groups: dict[str, list[pytest.Item]]) -> Iterator[pytest.Item]:
+    """The one is the same in each run, and the first as often as the last."""
+    for key, items in groups.items():
+        one = crc32(key.encode()) % len(items)
+        yield from items[:one] + items[one + 1 :]
+
+
+def _test(item: pytest.Item) -> str:
+    return f"{item.path.name} {item.name.partition('[')[0]}"
+
+
+def _is_above(item: pytest.Item) -> bool:
+    name = item.name.partition("[")[0]
+    return item.path.name in ABOVE_THE_SERVERS or name in ABOVE_THEM_TOO
 
 
 def _server(item: pytest.Item) -> str:
