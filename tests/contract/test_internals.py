@@ -83,15 +83,9 @@ PINS: dict[str, list[tuple[str, str, str]]] = {
             ),
         ),
         (
-            f"{HTTPTOOLS}._unset_keepalive_if_required",
-            "self",
-            "timeout_keep_alive_task cancel",
-        ),
-        (f"{HTTPTOOLS}.data_received", "self data", "_unset_keepalive_if_required"),
-        (
             f"{HTTPTOOLS}.on_response_complete",
             "self",
-            "timeout_keep_alive_task is_closing",
+            "is_closing flow resume_reading pipeline timeout_keep_alive",
         ),
         (
             f"{SANSIO}.__init__",

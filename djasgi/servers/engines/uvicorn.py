@@ -17,7 +17,6 @@ from weakref import WeakSet
 
 import uvicorn
 import uvicorn.lifespan.off
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import (
     WebSocketsSansIOProtocol,
 )
@@ -32,41 +31,46 @@ from djasgi.servers.engines.uvicorn_websocket import WebSocket, close_websocket
 from djasgi.tls import Tls
 
 
-class Heads:
-    """Cuts the clients that do not finish the head of a request.
+class Patience:
+    """Cuts clients that do not finish the head of a request, or send none for long.
 
     It looks at the connections from time to time, which costs a request nothing; a timer
-    for each head would be noticeable. The time runs from the connection, then from the
-    first byte of each further request, and is exact to a twentieth.
+    for each would be noticeable. A head has its time from the connection, then from the
+    first byte of each further request. All is exact to a twentieth, and to half a second.
     """
 
-    def __init__(self, state: ServerState, timeout: float) -> None:
+    def __init__(self, state: ServerState, heads: float, keep_alive: float) -> None:
+        """`heads` and `keep_alive` in seconds; 0 is no limit of that kind."""
         self.state = state
-        self.timeout = timeout
+        self.heads = heads
+        self.keep_alive = keep_alive
         # Since when a connection waits, and for what: the request after this cycle.
-        self._waiting: dict[HttpToolsProtocol, tuple[float, Any]] = {}
+        self._waiting: dict[Connection, tuple[float, Any]] = {}
 
     async def watch(self) -> None:
         loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(min(max(self.timeout / 20, 0.02), 0.5))
+        shortest = min(filter(None, (self.heads, self.keep_alive)), default=0.0)
+        while shortest:
+            await asyncio.sleep(min(max(shortest / 20, 0.02), 0.5))
             self._cut(loop.time())
 
     def _cut(self, now: float) -> None:
-        waiting: dict[HttpToolsProtocol, tuple[float, Any]] = {}
-        for connection in self.state.connections:
-            if not isinstance(connection, HttpToolsProtocol):
+        waiting: dict[Connection, tuple[float, Any]] = {}
+        for connection in list(self.state.connections):
+            if not isinstance(connection, Connection):
+                continue
+            if connection.idle_since is not None:
+                if now - connection.idle_since >= self.keep_alive:
+                    connection.transport.close()
                 continue
             # uvicorn declares its cycle as never None; it is, until the first request.
             cycle: Any = connection.cycle
-            if cycle is not None and not cycle.response_complete:
+            if not self.heads or (cycle is not None and not cycle.response_complete):
                 continue  # a request runs
-            if connection.timeout_keep_alive_task is not None:
-                continue  # idle: the first byte ends this
             since, before = self._waiting.get(connection, (now, cycle))
             if before is not cycle:
                 since = now
-            if now - since >= self.timeout:
+            if now - since >= self.heads:
                 connection.transport.close()
             waiting[connection] = (since, cycle)
         self._waiting = waiting
@@ -114,10 +118,13 @@ class Engine:
         requests: Requests,
     ) -> None:
         loop = asyncio.get_running_loop()
-        timeout = self.options.header_timeout
-        aides = [loop.create_task(self._renew_headers())]
-        if timeout:
-            aides.append(loop.create_task(Heads(self.state, timeout).watch()))
+        patience = Patience(
+            self.state, self.options.header_timeout, self.config.timeout_keep_alive
+        )
+        aides = [
+            loop.create_task(self._renew_headers()),
+            loop.create_task(patience.watch()),
+        ]
         log = logging.getLogger("uvicorn.error")
         log.addFilter(_not_ours)
         try:
@@ -187,7 +194,7 @@ class Engine:
     def idle(self) -> Iterator[Connection]:
         yield from self.arriving
         for connection in self._http():
-            cycle: Any = connection.cycle  # as in Heads
+            cycle: Any = connection.cycle  # as in Patience
             if (
                 (cycle is None or cycle.response_complete)
                 and not connection.transport.is_closing()

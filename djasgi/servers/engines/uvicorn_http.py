@@ -67,6 +67,29 @@ class Cycle(RequestResponseCycle):
         self.keep_alive = keep_alive
         self.waiting_for_100_continue = connection.expect_100_continue
         self.body = bytearray()
+        self.tasks = connection.tasks
+
+    def start(self, connection: Connection) -> None:
+        """Let the application answer, in a task of its own."""
+        context = Context() if connection.resets_context else None
+        run = self.run_asgi(connection.app)
+        self.task = connection.loop.create_task(run, context=context)
+        self.tasks.add(self.task)
+
+    async def run_asgi(self, app: Any) -> None:
+        # As super's, without what the layer around all others has seen to; and the task
+        # is forgotten here, since a callback for it costs a turn of the loop.
+        try:
+            await app(self.scope, self.receive, self.send)
+        except BaseException:  # as SystemExit: it ends a request only
+            self.logger.exception("exception in the application")
+            if not self.response_started:
+                await self.send_500_response()
+        finally:
+            self.tasks.discard(self.task)
+            self.on_response = _nothing
+        if not self.response_complete and not self.disconnected:
+            self.transport.close()
 
     async def send(self, message: Any) -> None:
         if self.flow.write_paused and not self.disconnected:
@@ -157,6 +180,10 @@ class Cycle(RequestResponseCycle):
         self.on_response()
 
 
+def _nothing() -> None:
+    pass
+
+
 _FRAMING = {b"content-length", b"transfer-encoding", b"connection"}
 _CHUNKED = (b"transfer-encoding", b"chunked")
 _CLOSE = (b"connection", b"close")
@@ -189,7 +216,9 @@ class Connection(HttpToolsProtocol):
         super().__init__(engine.config, engine.state, {})
         self._engine = engine
         self._max_head_size = engine.options.max_head_size
-        self._resets_context = getattr(engine.config, "reset_contextvars", False)
+        self.resets_context = getattr(engine.config, "reset_contextvars", False)
+        self.idle_since: float | None = None
+        """When the last response was complete, while there is nothing of a request."""
         self._problem: HTTPStatus | None = None
         self._owed: HTTPStatus | None = None
         self._complete: Any = None  # the header fields of the last complete head
@@ -207,7 +236,7 @@ class Connection(HttpToolsProtocol):
             self.server = None  # a unix socket, which has no port
 
     def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
+        self.idle_since = None
         if self._owed is not None:
             return
         before = self._before = self.headers
@@ -289,10 +318,7 @@ class Connection(HttpToolsProtocol):
         before: Any = self.cycle  # declared as never None; it is, until the first
         self.cycle = cycle
         if before is None or before.response_complete:
-            context = Context() if self._resets_context else None
-            task = self.loop.create_task(cycle.run_asgi(self.app), context=context)
-            task.add_done_callback(self.tasks.discard)
-            self.tasks.add(task)
+            cycle.start(self)
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))
@@ -302,11 +328,18 @@ class Connection(HttpToolsProtocol):
         return size + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self._owed is None or self.transport.is_closing():
+        if self.transport.is_closing():
             return
-        if self.cycle.response_complete:
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle: Any = self.pipeline.pop()[0]
+            cycle.start(self)
+        elif self._owed is not None:
             self._answer(self._owed)
+        elif self.timeout_keep_alive:
+            self.idle_since = self.loop.time()
+        else:
+            self.transport.close()
 
     def refuse(self, status: HTTPStatus) -> None:
         """Answer a request that is none, in its turn, and end the connection."""
