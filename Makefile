@@ -7,8 +7,8 @@ PYTHON ?=
 # Options of the benchmark, for example ARGS="--only launch --rounds 3".
 ARGS ?=
 
-VERSIONS := 3.11 3.12 3.13 3.14
-NEWEST_FIRST := 3.14 3.13 3.12 3.11
+# Newest first: the first that is found is what .venv is made with.
+VERSIONS := 3.14 3.13 3.12 3.11
 VENV := .venv
 BIN := $(VENV)/bin
 # More than there are cores: most tests wait for a process or a clock.
@@ -118,7 +118,7 @@ clean: ## remove what these targets made
 $(VENV)/.installed: pyproject.toml
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
 	  echo 'Setting up $(VENV), once'; \
-	  for python in $(or $(PYTHON),$(NEWEST_FIRST:%=python%) python3); do \
+	  for python in $(or $(PYTHON),$(VERSIONS:%=python%) python3); do \
 	    if "$$python" -c '$(SUITABLE)' 2>/dev/null; then \
 	      exec "$$python" -m venv --clear $(VENV); \
 	    fi; \

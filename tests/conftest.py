@@ -19,6 +19,8 @@ ABOVE_THE_SERVERS = {
     "test_container.py",
     "test_handler.py",
     "test_health.py",
+    "test_native_setting_that_is_none_is_refused",
+    "test_no_plain_text_on_a_tls_port",
     "test_operate.py",
     "test_out_of_memory.py",
     "test_output.py",
@@ -32,15 +34,9 @@ ABOVE_THE_SERVERS = {
     "test_terminal.py",
     "test_threads.py",
     "test_tutorial.py",
-}
-"""The tests of what is the same code whichever server is chosen."""
-
-ABOVE_THEM_TOO = {
-    "test_native_setting_that_is_none_is_refused",
-    "test_no_plain_text_on_a_tls_port",
     "test_workers_auto_prints_its_arithmetic",
 }
-"""More of them, among those of the options."""
+"""The tests, by file or name, of what is the same code whichever server is chosen."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -49,14 +45,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     servers: dict[str, list[pytest.Item]] = {}
     for item in items:
         if _is_above(item) and (server := _server(item)):
-            case = item.name.partition("[")[2].replace(server, "")
-            servers.setdefault(f"{_test(item)} {case}", []).append(item)
+            test, _, case = item.nodeid.partition("[")
+            key = f"{test}[{case.replace(server, '')}"
+            servers.setdefault(key, []).append(item)
     for item in _all_but_one_of_each(servers):
         item.add_marker(pytest.mark.slow)
     cases: dict[str, list[pytest.Item]] = {}
     for item in items:
         if not item.get_closest_marker("slow"):
-            cases.setdefault(_test(item), []).append(item)
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
     for item in _all_but_one_of_each(cases):
         item.stash[UNMEASURED] = True
 
@@ -68,13 +65,9 @@ def _all_but_one_of_each(groups: dict[str, list[pytest.Item]]) -> Iterator[pytes
         yield from items[:one] + items[one + 1 :]
 
 
-def _test(item: pytest.Item) -> str:
-    return f"{item.path.name} {item.name.partition('[')[0]}"
-
-
 def _is_above(item: pytest.Item) -> bool:
-    name = item.name.partition("[")[0]
-    return item.path.name in ABOVE_THE_SERVERS or name in ABOVE_THEM_TOO
+    names = (item.path.name, item.name.partition("[")[0])
+    return not ABOVE_THE_SERVERS.isdisjoint(names)
 
 
 def _server(item: pytest.Item) -> str:

@@ -46,7 +46,9 @@ SUPPORT: Mapping[str, Support] = {
     "ssl_ca_certs": Supplied("djasgi makes the TLS context", "--ssl-ca-certs"),
     "ssl_ciphers": Supplied("djasgi makes the TLS context", "--ssl-ciphers"),
     "backlog": Native("backlog", "--backlog"),
-    "keep_alive": Native("timeout_keep_alive", "--timeout-keep-alive"),
+    "keep_alive": Adapted(
+        "djasgi looks at the connections from time to time", "--timeout-keep-alive"
+    ),
     "header_timeout": Adapted("djasgi looks at the connections from time to time"),
     "limit_concurrency": Supplied("a layer", "--limit-concurrency"),
     "http2": Refused("httptools, its parser, has none"),

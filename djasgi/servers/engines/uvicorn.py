@@ -36,11 +36,14 @@ class Patience:
 
     It looks at the connections from time to time, which costs a request nothing; a timer
     for each would be noticeable. A head has its time from the connection, then from the
-    first byte of each further request. All is exact to a twentieth, and to half a second.
+    first byte of each further request. It may come late by a twentieth of the shorter
+    limit, or by half a second if that is less.
     """
 
     def __init__(self, state: ServerState, heads: float, keep_alive: float) -> None:
-        """`heads` and `keep_alive` in seconds; 0 is no limit of that kind."""
+        """Both in seconds. `heads` of 0 is no limit; with `keep_alive` of 0 the
+        connection closes itself, and is never idle.
+        """
         self.state = state
         self.heads = heads
         self.keep_alive = keep_alive
@@ -56,7 +59,7 @@ class Patience:
 
     def _cut(self, now: float) -> None:
         waiting: dict[Connection, tuple[float, Any]] = {}
-        for connection in list(self.state.connections):
+        for connection in self.state.connections:
             if not isinstance(connection, Connection):
                 continue
             if connection.idle_since is not None:
@@ -226,15 +229,11 @@ class Engine:
 def _not_ours(record: logging.LogRecord) -> bool:
     """Whether a record is about something else than what djasgi has seen to.
 
-    Responses that are not complete are reported before they come to uvicorn, and a drain
-    cancels applications.
+    What a client sends is no affair of the log, and a drain cancels applications.
     """
-    return record.msg not in _SEEN_TO and not (
+    return record.msg != _SEEN_TO and not (
         record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError)
     )
 
 
-_SEEN_TO = (
-    "ASGI callable returned without completing response.",
-    "Invalid UTF-8 sequence received from client.",
-)
+_SEEN_TO = "Invalid UTF-8 sequence received from client."

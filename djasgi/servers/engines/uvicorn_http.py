@@ -67,12 +67,12 @@ class Cycle(RequestResponseCycle):
         self.keep_alive = keep_alive
         self.waiting_for_100_continue = connection.expect_100_continue
         self.body = bytearray()
-        self.tasks = connection.tasks
 
     def start(self, connection: Connection) -> None:
         """Let the application answer, in a task of its own."""
         context = Context() if connection.resets_context else None
         run = self.run_asgi(connection.app)
+        self.tasks = connection.tasks
         self.task = connection.loop.create_task(run, context=context)
         self.tasks.add(self.task)
 
