@@ -261,6 +261,18 @@ def test_workers_share_one_port_and_the_request_ids_differ(
         assert process.stop() == 0
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="it needs /proc")
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_nothing_waits_for_the_acknowledgement_of_what_went_before(
+    server: str, project: Path, loop: str
+) -> None:
+    """Without TCP_NODELAY a response in two writes takes 40 ms on a kept connection."""
+    with Server(project, "--server", server, "--loop", loop) as process:
+        process.ready()
+        assert process.seen("/nodelay/") is True
+        assert process.stop() == 0
+
+
 SUPERVISION = {
     "LISTEN_PID": "1",
     "LISTEN_FDS": "1",

@@ -88,6 +88,19 @@ async def stream(request):
     return StreamingHttpResponse(parts())
 
 
+def nodelay(request):
+    """Whether what is written to this client leaves at once, not with what follows."""
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            with socket.socket(fileno=os.dup(int(name))) as sock:
+                if sock.getpeername()[:2] == tuple(request.scope["client"]):
+                    option = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                    return JsonResponse(bool(option), safe=False)
+        except OSError:
+            pass
+    return JsonResponse("the connection is not among the descriptors", safe=False)
+
+
 urlpatterns = [
     path("", index),
     path("variable/<name>/", variable),
@@ -96,4 +109,5 @@ urlpatterns = [
     path("block/", block),
     path("sync/", sync),
     path("stream/", stream),
+    path("nodelay/", nodelay),
 ]
