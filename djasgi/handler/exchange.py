@@ -30,7 +30,9 @@ from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.template.response import SimpleTemplateResponse
 
+from djasgi.disconnect import Receiver, receiver
 from djasgi.handler import agents
+from djasgi.handler.listener import Asyncio, Listener, is_known
 from djasgi.handler.nodes import Node
 from djasgi.handler.strand import Strand, has_loop
 
@@ -68,8 +70,12 @@ def _original(owner: type, name: str) -> Any:
 
 
 _HANDLE = _original(asgi.ASGIHandler, "handle")
+_LISTEN = _original(asgi.ASGIHandler, "listen_for_disconnect")
 _RUN_GET_RESPONSE = _original(asgi.ASGIHandler, "run_get_response")
 _GET_RESPONSE = _original(base.BaseHandler, "get_response_async")
+
+LISTENERS_ARE_KNOWN = _HANDLE is not None and is_known(_HANDLE)
+ASYNCIO = Asyncio()
 
 
 def is_possible(handler: Any) -> bool:
@@ -98,6 +104,7 @@ class Exchange:
         self.scope: Any = None
         self.body: Any = None
         self.strand = Strand()
+        self.watched: Receiver | None = None
         self.refused = False
         self.observed = False
         self.finished: dict[str, str] = {}
@@ -127,6 +134,11 @@ class Exchange:
             "signals": self,
             "sync_to_async": self._closing,
         }
+        listen = getattr(self.handler.listen_for_disconnect, "__func__", None)
+        if LISTENERS_ARE_KNOWN and listen is _LISTEN:
+            self.watched = receiver(receive)
+            if self.watched is not None:
+                names["asyncio"] = ASYNCIO
         await FunctionType(_HANDLE.__code__, names)(self, scope, receive, send)
 
     async def _put_off(self, **named: Any) -> None:
@@ -137,7 +149,13 @@ class Exchange:
         self.scope, self.body = scope, body_file
         return self, None
 
-    async def listen_for_disconnect(self, receive: Any) -> None:
+    def listen_for_disconnect(self, receive: Any) -> Any:
+        """What `handle` makes a task of, or what takes its place."""
+        if self.watched is None:
+            return self._listen_for_disconnect(receive)
+        return Listener(self.watched, self)
+
+    async def _listen_for_disconnect(self, receive: Any) -> None:
         """Raise RequestAborted when the client is gone, unless the request is refused.
 
         Django does not listen then.
@@ -194,7 +212,6 @@ class Exchange:
 
     def _closes_unseen(self, request: Any, response: Any) -> bool:
         """Whether nobody can tell that the response is closed before it is sent."""
-        finished = signals.request_finished
         return (
             isinstance(response, HttpResponse)
             and type(response).close is HttpResponseBase.close
@@ -203,11 +220,7 @@ class Exchange:
             and "close" not in vars(response)
             and "close" not in vars(request)
             and response._resource_closers == [request.close]  # type: ignore[attr-defined]  # noqa: SLF001
-            and all(
-                receiver in UNOBSERVABLE
-                for receivers in finished._live_receivers(self.__class__)  # noqa: SLF001
-                for receiver in receivers
-            )
+            and _finishes_unseen(self.__class__)
         )
 
     def _closing(self, close: Callable[[], None]) -> Callable[[], Awaitable[None]]:
@@ -228,6 +241,26 @@ class Exchange:
         """In place of request_finished for a request that was cancelled."""
         if self.finished.setdefault("by", "cancel") == "cancel":
             await signals.request_finished.asend(**named)
+
+
+_finish: tuple[Any, list[Any], bool] = (None, [], False)
+"""The last answer of `_finishes_unseen`, and to what question."""
+
+
+def _finishes_unseen(sender: Any) -> bool:
+    """Whether nobody of the project is told that a request of `sender` has finished."""
+    global _finish  # noqa: PLW0603  # one tuple: threads see all of an answer
+    signal = signals.request_finished
+    of, receivers, unseen = _finish
+    if of is not sender or receivers != signal.receivers:
+        receivers = signal.receivers.copy()
+        unseen = all(
+            receiver in UNOBSERVABLE
+            for live in signal._live_receivers(sender)  # noqa: SLF001
+            for receiver in live
+        )
+        _finish = (sender, receivers, unseen)
+    return unseen
 
 
 class _Signal:

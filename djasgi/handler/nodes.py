@@ -5,6 +5,7 @@ from __future__ import annotations
 from asyncio import iscoroutine
 from collections.abc import Awaitable, Callable
 from functools import wraps
+from types import FunctionType
 from typing import Any
 
 from asgiref.sync import AsyncToSync, SyncToAsync, iscoroutinefunction, sync_to_async
@@ -52,10 +53,14 @@ class Fused:
         middleware, response = self.middleware, None
         # Looked up at each request, as MiddlewareMixin does.
         if hasattr(middleware, "process_request"):
-            response = await strand.call(middleware.process_request, request)
+            if not strand.in_thread:
+                await strand.thread()
+            response = strand.call_here(middleware.process_request, request)
         response = response or await self.inner(strand, request)
         if hasattr(middleware, "process_response"):
-            response = await strand.call(middleware.process_response, request, response)
+            if not strand.in_thread:
+                await strand.thread()
+            response = strand.call_here(middleware.process_response, request, response)
         return response
 
 
@@ -107,7 +112,9 @@ class View:
         callback, args, kwargs = handler.resolve_request(request)
         response: Any = None
         for process_view in self.process_view:
-            response = await strand.call(process_view, request, callback, args, kwargs)
+            if not strand.in_thread:
+                await strand.thread()
+            response = strand.call_here(process_view, request, callback, args, kwargs)
             if response:
                 break
         if response is None:
@@ -157,9 +164,9 @@ async def rendered(strand: Strand, response: Any) -> Any:
 
 def refuse_async_call(view: Any) -> None:
     """Raise what `sync_to_async` raises for an object whose `__call__` is asynchronous."""
-    if not iscoroutinefunction(view) and iscoroutinefunction(
-        getattr(view, "__call__", view)  # noqa: B004  # as asgiref asks
-    ):
+    if type(view) is FunctionType or iscoroutinefunction(view):
+        return
+    if iscoroutinefunction(getattr(view, "__call__", view)):  # noqa: B004  # as asgiref
         sync_to_async(view)
 
 

@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 
 from asgiref.sync import AsyncToSync, SyncToAsync, sync_to_async
 
+from djasgi.threads.hop import hop, usable_lease
+
 T = TypeVar("T")
 
 _ELSEWHERE: Any = object()
@@ -70,6 +72,11 @@ class Strand:
         __traceback_hide__ = True
         if not self.in_thread:
             await _elsewhere()
+        return self.call_here(function, *args, **kwargs)
+
+    def call_here(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """As `call`, for a strand that is in the thread already."""
+        __traceback_hide__ = True
         self._mend_bridge()
         try:
             return function(*args, **kwargs)
@@ -181,7 +188,12 @@ class Strand:
         What was called before may have gone to a loop and back on its own, and asgiref
         takes that for granted from then on, until the next hop.
         """
-        vars(SyncToAsync.threadlocal).update(self._bridge)
+        bridge = SyncToAsync.threadlocal
+        # A hop sets all, and this one to a list of its own.
+        if getattr(bridge, "task_context", None) is not self._bridge.get(
+            "task_context"
+        ):
+            vars(bridge).update(self._bridge)
 
     async def _resume(self) -> Any:
         __traceback_hide__ = True
@@ -198,7 +210,14 @@ def _step(strand: Strand, turn: dict[str, str]) -> tuple[bool, Any, Any]:
     return strand.step()
 
 
-_hop: Callable[..., Coroutine[Any, Any, Any]] = sync_to_async(_step)
+_through_asgiref: Callable[..., Coroutine[Any, Any, Any]] = sync_to_async(_step)
+
+
+def _hop(strand: Strand, turn: dict[str, str]) -> Coroutine[Any, Any, Any]:
+    lease = usable_lease()
+    if lease is None:
+        return _through_asgiref(strand, turn)
+    return hop(lease, _step, strand, turn)
 
 
 class _UnderWay:

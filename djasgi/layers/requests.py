@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from djasgi.disconnect import Receiver, Watch
 from djasgi.layers.answers import answer
 from djasgi.layers.asgi import App, Message, Receive, Scope, Send
 from djasgi.layers.socket import Socket
@@ -32,7 +34,7 @@ class Requests:
         self.app = app
         self.total = 0
         self.stream_grace: float | None = None  # None while nothing drains
-        self._running: set[_Exchange | Socket] = set()
+        self._running: set[Exchange | Socket] = set()
 
     @property
     def active(self) -> int:
@@ -49,7 +51,7 @@ class Requests:
         """
         self.stream_grace = max(stream_grace, _MOMENT)
         for exchange in self._running:
-            if isinstance(exchange, _Exchange) and exchange.start is not None:
+            if isinstance(exchange, Exchange) and exchange.start is not None:
                 exchange.limit(self.stream_grace)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,9 +62,9 @@ class Requests:
         a response that has started and is not complete.
         """
         self.total += 1
-        exchange: _Exchange | Socket
+        exchange: Exchange | Socket
         if scope["type"] == "http":
-            exchange = _Exchange(self, scope, receive, send)
+            exchange = Exchange(self, scope, receive, send)
         else:
             exchange = Socket(scope, receive, send)
         self._running.add(exchange)
@@ -101,7 +103,7 @@ def _report_error(error: Exception) -> None:
     )
 
 
-def _report_end(scope: Scope, exchange: _Exchange | Socket) -> None:
+def _report_end(scope: Scope, exchange: Exchange | Socket) -> None:
     if exchange.start is None:
         logger.error("the application returned without a response")
     elif scope["type"] == "http":
@@ -116,10 +118,11 @@ def _frames(error: Exception) -> TracebackType | None:
     return frames
 
 
-class _Exchange:
+class Exchange(Receiver):
     """One request, its response, and how far that is."""
 
     # In the class, not for each request: most of them never change.
+    _watch: Watch | None = None
     _receiver: asyncio.Task[Any] | None = None
     _cancelling = 0
     start: Message | None = None
@@ -172,6 +175,18 @@ class _Exchange:
             self.gone = True
         return message
 
+    def watch(self, told: Callable[[Message], None]) -> Watch:
+        self._watch = Watch(self._next(), told)
+        if self.ended:
+            self._watch.end({"type": "http.disconnect"})
+        return self._watch
+
+    async def _next(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self.gone = True
+        return message
+
     def _was_interrupted(self) -> bool:
         """Whether it was `end` that has cancelled `receive`, and nobody else too."""
         if not self.ended or self._receiver is None:
@@ -187,6 +202,8 @@ class _Exchange:
         if self.complete:
             return
         self.ended = True
+        if self._watch is not None:
+            self._watch.end({"type": "http.disconnect"})
         if self._receiver is not None:
             # A task for each message, to be able to leave it, would cost far more.
             self._cancelling = self._receiver.cancelling()

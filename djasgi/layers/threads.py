@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from contextvars import Context
 
-from asgiref.sync import SyncToAsync, ThreadSensitiveContext
+from asgiref.sync import SyncToAsync
 
 from djasgi.layers.asgi import App, Receive, Scope, Send
 from djasgi.threads import Threads
-from djasgi.threads.lease import Current, current
+from djasgi.threads.hop import LeasedContext
+from djasgi.threads.lease import current
 
 
 class ThreadLeases:
@@ -24,7 +25,7 @@ class ThreadLeases:
         # One for all, since entering one is a good part of what a small request costs;
         # its executor is the lease of whoever asks. Never left: in a context that was,
         # tasks that outlive their request could call nothing any more.
-        self.context = ThreadSensitiveContext(executor=Current())
+        self.context = LeasedContext()
         entering = self.context.__aenter__()  # type: ignore[no-untyped-call]
         try:
             Context().run(entering.send, None)

@@ -70,6 +70,10 @@ class Lease(Executor):
         self.pool.submit(self, Call(fn, args, kwargs, future))
         return future
 
+    def begin(self, call: Call) -> None:
+        """Queue a call that has its future. Raises RuntimeError as `submit`."""
+        self.pool.submit(self, call)
+
     def release(self) -> None:
         """Give the thread back after the calls so far; a later one binds again."""
         self.pool.release(self)

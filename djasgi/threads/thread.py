@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from djasgi.threads.database import close_connections
 
@@ -16,6 +15,15 @@ if TYPE_CHECKING:
 
 IDLE = 30.0
 """Seconds after which a thread that had nothing to do ends."""
+
+
+class Result(Protocol):
+    """What of a future concerns the thread: `concurrent.futures.Future` is one."""
+
+    def set_running_or_notify_cancel(self) -> bool: ...
+    def set_result(self, result: Any, /) -> None: ...
+    def set_exception(self, error: BaseException, /) -> None: ...
+    def cancelled(self) -> bool: ...
 
 
 class Call:
@@ -28,7 +36,7 @@ class Call:
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        future: Future[Any],
+        future: Result,
     ) -> None:
         self.function = function
         self.args = args

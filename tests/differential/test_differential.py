@@ -50,9 +50,10 @@ def repeatable(examples: int) -> Callable[[Any], Any]:
     )
 
 
-def difference(case: Case, handler: type = ASGIHandler) -> list[str]:
-    """What differs between the trace under Django's handler and the one under `handler`."""
-    theirs, ours = trace(asgi.ASGIHandler, case), trace(handler, case)
+def difference(case: Case, *, served: bool = True) -> list[str]:
+    """What differs between the trace under Django's handler and the one under djasgi's."""
+    theirs = trace(asgi.ASGIHandler, case)
+    ours = trace(ASGIHandler, case, served=served)
     if theirs == ours:
         return []
     lines = difflib.unified_diff(
@@ -61,16 +62,24 @@ def difference(case: Case, handler: type = ASGIHandler) -> list[str]:
     return [repr(case), *lines]
 
 
-@repeatable(250)
+SERVED = pytest.mark.parametrize("served", [True, False], ids=["djasgi", "other"])
+"""What calls the handler: djasgi with its layers, or another launcher."""
+
+
+@SERVED
+@repeatable(200)
 @given(case=cases())
-def test_all_is_as_under_django(case: Case) -> None:
-    assert difference(case) == []
+def test_all_is_as_under_django(case: Case, served: bool) -> None:
+    assert difference(case, served=served) == []
 
 
-@repeatable(150)
+@SERVED
+@repeatable(125)
 @given(case=disconnected())
-def test_all_is_as_under_django_when_the_client_goes_away(case: Case) -> None:
-    assert difference(case) == []
+def test_all_is_as_under_django_when_the_client_goes_away(
+    case: Case, served: bool
+) -> None:
+    assert difference(case, served=served) == []
 
 
 STACK = (
@@ -88,7 +97,9 @@ STACK = (
 @pytest.mark.parametrize("view", VIEWS)
 def test_each_view(view: str, action: str) -> None:
     for layers in ((), STACK[:1], STACK):
-        assert difference(Case(layers=layers, view=view, action=action)) == []
+        case = Case(layers=layers, view=view, action=action)
+        assert difference(case) == []
+        assert difference(case, served=False) == []
 
 
 # That the comparison sees what it is there for
@@ -97,11 +108,10 @@ def test_each_view(view: str, action: str) -> None:
 def test_running_on_after_the_client_has_gone_is_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def call(self: Strand, function: Any, *args: Any, **kwargs: Any) -> Any:
-        await self.thread()
+    def call(self: Strand, function: Any, *args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
 
-    monkeypatch.setattr(Strand, "call", call)
+    monkeypatch.setattr(Strand, "call_here", call)
     case = Case(layers=STACK[:1], disconnect="m0.process_request")
     assert any("view" in line for line in difference(case))
 

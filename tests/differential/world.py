@@ -42,6 +42,9 @@ from django.utils.decorators import async_only_middleware, sync_and_async_middle
 from django.utils.deprecation import MiddlewareMixin
 
 from djasgi.handler.strand import has_loop
+from djasgi.layers.requests import Exchange, Requests
+from djasgi.layers.threads import ThreadLeases
+from djasgi.threads import Threads
 
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="")
 LOCAL = Local()
@@ -702,8 +705,11 @@ BODIES: dict[str, tuple[list[tuple[bytes, bytes]], list[bytes]]] = {
 }
 
 
-def trace(handler: Callable[[], Any], case: Case) -> list[Any]:
-    """All that happens when `handler()` makes the application and it gets the request."""
+def trace(handler: Callable[[], Any], case: Case, *, served: bool = False) -> list[Any]:
+    """All that happens when `handler()` makes the application and it gets the request.
+
+    `served` is whether djasgi's layers are around it, as below a server.
+    """
     world = World(case)
     module = types.ModuleType(MODULE)
     names = []
@@ -743,7 +749,7 @@ def trace(handler: Callable[[], Any], case: Case) -> list[Any]:
             world.thread = None  # that was the one that loads
             application.read_body = keeping_body(world, application.read_body)
             with asyncio.Runner(debug=False) as runner:
-                runner.run(_request(world, application))
+                runner.run(_request(world, application, served=served))
     finally:
         for signal, receiver in connected:
             signal.disconnect(receiver)
@@ -760,7 +766,7 @@ def request_finished_is_seen(case: Case) -> bool:
     return any(name.startswith("finished") for name in case.receivers)
 
 
-async def _request(world: World, application: Any) -> None:
+async def _request(world: World, application: Any, *, served: bool) -> None:
     case = world.case
     world.loop, world.gone = asyncio.get_running_loop(), asyncio.Event()
     headers, parts = BODIES[case.body]
@@ -804,13 +810,19 @@ async def _request(world: World, application: Any) -> None:
             world.leave("send")
             await asyncio.sleep(0.01)
 
+    threads = Threads(1, 16)
+    listens: Any = receive
+    if served:
+        application = ThreadLeases(application, threads)
+        listens = Exchange(Requests(application), scope, receive, send).receive
     try:
-        await application(scope, receive, send)
+        await application(scope, listens, send)
     except BaseException as error:  # noqa: BLE001
         world.note("raised", "application", type(error).__name__, str(error))
     world.note("end", "application", world.body.closed)
     # Django leaves it to the garbage collector if a receiver of request_started raises.
     world.body.close()
+    await asyncio.to_thread(threads.close, 20)
 
 
 assert callable(
