@@ -40,8 +40,27 @@ def put_in_place() -> None:
 
     from djasgi import handler
     from djasgi.handler.chain import FusedMiddleware
+    from djasgi.layers.requests import Exchange, Requests
+    from djasgi.layers.threads import ThreadLeases
+    from djasgi.threads import Threads
 
-    asgi.ASGIHandler = django.core.asgi.ASGIHandler = handler.ASGIHandler
+    threads = Threads(1, 16)
+    requests = Requests(None)
+
+    class ASGIHandler(handler.ASGIHandler):
+        """As below a server: with leases, and a `receive` that can be watched."""
+
+        @property
+        def __class__(self) -> Any:
+            return asgi_handler if type(self) is ASGIHandler else type(self)
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            exchange = Exchange(requests, scope, receive, send)
+            served = ThreadLeases(super().__call__, threads)
+            await served(scope, exchange.receive, send)
+
+    asgi_handler = asgi.ASGIHandler
+    asgi.ASGIHandler = django.core.asgi.ASGIHandler = ASGIHandler
 
     class AsyncClientHandler(FusedMiddleware, client.AsyncClientHandler):
         @property
