@@ -176,7 +176,7 @@ class State:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] in ("http", "websocket"):
-            scope = {**scope, "state": dict(self.state)}
+            scope["state"] = dict(self.state)
         return self.app(scope, receive, send)
 
 

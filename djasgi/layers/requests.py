@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
@@ -139,7 +139,8 @@ class Exchange(Receiver):
         self._receive = receive
         self._send = send
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
+        # No coroutine of its own: every message of every response goes through here.
         kind = message["type"]
         if kind == "http.response.body":
             if self.start is None or self.complete:
@@ -157,7 +158,7 @@ class Exchange(Receiver):
                 self.limit(grace)
         else:
             raise _unexpected(kind)
-        await self._send(message)
+        return self._send(message)
 
     async def receive(self) -> Message:
         if self.ended:

@@ -35,15 +35,14 @@ class ThreadLeases:
             raise RuntimeError("asgiref waits before it enters a context")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        match scope["type"]:
-            case "http":
-                pool = self.threads.requests
-            case "websocket":
-                pool = self.threads.websockets
-            case _:
-                await self.app(scope, receive, send)
-                return
-        lease = pool.lease()
+        kind = scope["type"]
+        if kind == "http":
+            lease = self.threads.requests.lease()
+        elif kind == "websocket":
+            lease = self.threads.websockets.lease()
+        else:
+            await self.app(scope, receive, send)
+            return
         # Both end with the context of the server's task.
         current.set(lease)
         SyncToAsync.thread_sensitive_context.set(self.context)

@@ -116,15 +116,25 @@ class Pool:
             return self._clock() - max(ended, min(map(_since, waiting)))
 
     def lease(self) -> Lease:
-        """A lease for a new request. To be called in the event loop."""
+        """A lease for a new request. To be called in the event loop, as its end is."""
+        # asyncio.get_running_loop asks the system for the process, up to Python 3.11.
+        loop = self._loop
+        if (
+            loop is None
+            or not loop.is_running()
+            or threading.get_ident() != self._loop_thread
+        ):
+            self._see_loop()
+        self.leases += 1
+        return Lease(self)
+
+    def _see_loop(self) -> None:
         loop = asyncio.get_running_loop()
         with self._lock:
             if loop is not self._loop:
                 self._loop = loop
                 self._loop_thread = threading.get_ident()
                 self._ticking = False
-            self.leases += 1
-        return Lease(self)
 
     def stop(self) -> None:
         """Take no more calls. Threads end when those that were taken have run."""
@@ -173,11 +183,14 @@ class Pool:
             self._settle(lease)
 
     def end(self, lease: Lease) -> None:
-        with self._lock:
-            if not lease.ended:
-                lease.ended = True
-                if lease.epoch == self.epoch:
-                    self.leases -= 1
+        if lease.ended:
+            return
+        lease.ended = True
+        if lease.epoch == self.epoch:
+            self.leases -= 1
+        # In this order: a call that comes just now is settled when it has run.
+        if lease.thread is not None or lease.busy:
+            with self._lock:
                 self._settle(lease)
 
     # What threads tell

@@ -360,6 +360,29 @@ def test_response_that_fails_halfway_is_cut(
     assert not received.endswith(b"0\r\n\r\n")
 
 
+@pytest.mark.parametrize("fields", [(), (("Content-Length", "5"),)])
+def test_head_does_not_wait_for_the_body(
+    shared: Shared, fields: tuple[tuple[str, str], ...]
+) -> None:
+    """An event stream that has nothing to say yet is open all the same."""
+    steps = start(200, *fields), "receive", "receive"
+    with client(shared[2]["tcp4"]) as sock:
+        sock.sendall(head(start=f"GET {script(*steps)} HTTP/1.1"))
+        received = b""
+        while not received.endswith(b"\r\n\r\n"):
+            received += sock.recv(1000)
+        assert received.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("steps", [[start()], [start(), "raise"]])
+def test_head_of_a_response_without_a_body_is_sent(
+    shared: Shared, steps: list[Any]
+) -> None:
+    response = exchange(shared, head(start=f"GET {script(*steps)} HTTP/1.1"))
+    assert response.startswith(b"HTTP/1.1 200 ")
+    assert response.endswith(b"\r\n\r\n")
+
+
 def test_invalid_header_of_the_application_is_an_error(shared: Shared) -> None:
     bad = start(200, ("X-Bad", "a\r\nSet-Cookie: stolen=1"))
     response = exchange(shared, head(start=f"GET {script(bad, body())} HTTP/1.1"))

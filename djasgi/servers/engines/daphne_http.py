@@ -11,7 +11,7 @@ import daphne.http_protocol
 from daphne.http_protocol import HTTPFactory, WebRequest
 from twisted.internet import reactor
 from twisted.protocols.basic import LineReceiver
-from twisted.web.http import HTTPChannel
+from twisted.web.http import HTTPChannel, Request as TwistedRequest
 
 from djasgi.options import Options
 from djasgi.servers.base import Scope
@@ -287,6 +287,8 @@ class Request(WebRequest):  # type: ignore[misc]  # daphne is not typed
         super().handle_reply(message)
         if message["type"] == "http.response.start" and self.channel is not None:
             self._complete(self.responseHeaders)
+            # Twisted keeps the head until there is something of the body.
+            TwistedRequest.write(self, b"")
 
     def _checked(self, message: dict[str, Any]) -> dict[str, Any]:
         fields = []

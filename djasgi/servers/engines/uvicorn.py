@@ -107,6 +107,8 @@ class Engine:
         )
         self.config.load()
         self.arriving: WeakSet[Connection] = WeakSet()
+        self.defaults: list[tuple[bytes, bytes]] = []
+        """Names and lines of the header fields that each response begins with."""
         self._draining = False
         self._told: set[WebSocketsSansIOProtocol] = set()
 
@@ -171,6 +173,10 @@ class Engine:
             self.state.default_headers = [
                 *([date] if self.config.date_header else []),
                 *fixed,
+            ]
+            self.defaults = [
+                (name, b"%b: %b\r\n" % (name, value))
+                for name, value in self.state.default_headers
             ]
             await asyncio.sleep(1 - now % 1)
 

@@ -55,13 +55,16 @@ class Cycle(RequestResponseCycle):
     _bodiless = False
     _says_close = False
     _to_the_end = False
+    _head = b""
+    """The head of the response, until its body begins or the loop has turned."""
 
     def __init__(self, connection: Connection, *, keep_alive: bool) -> None:
         # Without super's, which sets all that stands in the class.
+        self.loop = connection.loop
         self.scope = connection.scope
         self.transport = connection.transport
         self.flow = connection.flow
-        self.default_headers = connection.server_state.default_headers
+        self.defaults = connection.engine.defaults
         self.message_event = asyncio.Event()
         self.on_response = connection.on_response_complete
         self.keep_alive = keep_alive
@@ -88,6 +91,7 @@ class Cycle(RequestResponseCycle):
         finally:
             self.tasks.discard(self.task)
             self.on_response = _nothing
+            self._write(b"")
         if not self.response_complete and not self.disconnected:
             self.transport.close()
 
@@ -130,13 +134,24 @@ class Cycle(RequestResponseCycle):
         if not (self.keep_alive or self._says_close):
             fields.append(_CLOSE)
         head = [STATUS_LINE[status]]
-        for name, value in self.default_headers:
+        for name, line in self.defaults:
             if name not in names:  # the application's stands alone
-                head += (name, b": ", value, b"\r\n")
+                head.append(line)
         for name, value in fields:
             head += (name, b": ", value, b"\r\n")
         head.append(b"\r\n")
-        self.transport.write(b"".join(head))
+        # One write with the body, which mostly comes at once, costs half of two.
+        self._head = b"".join(head)
+        self.loop.call_soon(self._write, b"")
+
+    def _write(self, data: bytes) -> None:
+        head, self._head = self._head, b""
+        if head and len(data) > _COPIED:
+            self.transport.write(head)
+        elif head:
+            data = head + data
+        if data and not self.disconnected:
+            self.transport.write(data)
 
     def _framed(self, fields: list[Field]) -> list[Field]:
         """`fields` without the application's own coding: how it is framed is ours."""
@@ -158,9 +173,9 @@ class Cycle(RequestResponseCycle):
             self.expected_content_length = 0
         elif self.chunked_encoding:
             chunk = (b"%x\r\n" % len(body), body, b"\r\n") if body else ()
-            self.transport.write(b"".join((*chunk, b"" if more_body else b"0\r\n\r\n")))
+            self._write(b"".join((*chunk, b"" if more_body else b"0\r\n\r\n")))
         elif self._to_the_end:
-            self.transport.write(body)
+            self._write(body)
             if not more_body:
                 self.expected_content_length = 0
                 cast("Any", self.transport).is_cut_short = False
@@ -168,7 +183,9 @@ class Cycle(RequestResponseCycle):
             self.expected_content_length -= len(body)
             if self.expected_content_length < 0:
                 raise RuntimeError("Response content longer than Content-Length")
-            self.transport.write(body)
+            self._write(body)
+        if self._head:  # it has no body
+            self._write(b"")
         if more_body:
             return
         if self.expected_content_length:
@@ -188,6 +205,9 @@ _FRAMING = {b"content-length", b"transfer-encoding", b"connection"}
 _CHUNKED = (b"transfer-encoding", b"chunked")
 _CLOSE = (b"connection", b"close")
 _BODILESS = (204, 304)
+
+_COPIED = 65_536
+"""Bytes of a body that are copied behind the head, at most, to be one write with it."""
 
 _NAMES: dict[bytes, bytes] = {}
 """Names of header fields, as applications give them, in lower case. They are few."""
@@ -214,7 +234,7 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine.config, engine.state, {})
-        self._engine = engine
+        self.engine = engine
         self._max_head_size = engine.options.max_head_size
         self.resets_context = getattr(engine.config, "reset_contextvars", False)
         self.idle_since: float | None = None
@@ -229,8 +249,8 @@ class Connection(HttpToolsProtocol):
         engine.arriving.add(self)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._engine.arriving.discard(self)
-        careful: Any = Transport(transport, self._engine.is_draining)
+        self.engine.arriving.discard(self)
+        careful: Any = Transport(transport, self.engine.is_draining)
         super().connection_made(careful)
         if self.server is not None and self.server[1] is None:
             self.server = None  # a unix socket, which has no port
@@ -358,7 +378,7 @@ class Connection(HttpToolsProtocol):
                 self._answer(status)
 
     def _answer(self, status: HTTPStatus) -> None:
-        options = self._engine.options
+        options = self.engine.options
         refusals.log(status, self.client, self.scheme or "http", options)
         self.transport.write(refusal(status, options))
         cast("Any", self.transport).close_after_response()
