@@ -381,4 +381,3 @@ def test_each_connection_has_a_shallow_copy_of_the_state(kind: str) -> None:
 
     assert seen[0]["state"]["pool"] is state["pool"]
     assert list(state) == ["pool"]
-    assert scope["state"] == {"of": "the server"}

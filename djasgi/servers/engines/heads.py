@@ -86,17 +86,18 @@ def problem(
     return None
 
 
-def visible(fields: Iterable[Field]) -> list[Field]:
-    """What of `fields` the application sees.
+def is_visible(name: bytes) -> bool:
+    """Whether the application sees a field of this name, which is in lower case.
 
     A name with an underscore would be taken for another one, with hyphens, wherever the
     fields become CGI variables; and one field is an order to daphne.
     """
-    return [
-        field
-        for field in fields
-        if b"_" not in field[0] and field[0] != b"daphne-root-path"
-    ]
+    return b"_" not in name and name != b"daphne-root-path"
+
+
+def visible(fields: Iterable[Field]) -> list[Field]:
+    """What of `fields` the application sees."""
+    return [field for field in fields if is_visible(field[0])]
 
 
 def origin_form(target: bytes, fields: list[Field]) -> tuple[bytes, list[Field]]:

@@ -26,7 +26,7 @@ from djasgi.options import Options
 from djasgi.servers.base import Application, Requests
 from djasgi.servers.engines.draining import drain
 from djasgi.servers.engines.transports import abort_later, stop_accepting
-from djasgi.servers.engines.uvicorn_http import Connection
+from djasgi.servers.engines.uvicorn_http import Connection, Cycle
 from djasgi.servers.engines.uvicorn_websocket import WebSocket, close_websocket
 from djasgi.tls import Tls
 
@@ -109,6 +109,7 @@ class Engine:
         self.arriving: WeakSet[Connection] = WeakSet()
         self.defaults: list[tuple[bytes, bytes]] = []
         """Names and lines of the header fields that each response begins with."""
+        self._held: list[Cycle] = []
         self._draining = False
         self._told: set[WebSocketsSansIOProtocol] = set()
 
@@ -179,6 +180,17 @@ class Engine:
                 for name, value in self.state.default_headers
             ]
             await asyncio.sleep(1 - now % 1)
+
+    def holds_head_of(self, cycle: Cycle) -> None:
+        """Send the head of this response at the next turn of the loop, if not before."""
+        if not self._held:
+            asyncio.get_running_loop().call_soon(self._write_heads)
+        self._held.append(cycle)
+
+    def _write_heads(self) -> None:
+        held, self._held = self._held, []
+        for cycle in held:
+            cycle.write_head()
 
     def is_draining(self) -> bool:
         return self._draining

@@ -24,6 +24,7 @@ from djasgi.servers.engines.heads import (
     TOKEN,
     Field,
     handshake_problem,
+    is_visible,
     origin_form,
     problem,
     tokens,
@@ -60,11 +61,10 @@ class Cycle(RequestResponseCycle):
 
     def __init__(self, connection: Connection, *, keep_alive: bool) -> None:
         # Without super's, which sets all that stands in the class.
-        self.loop = connection.loop
+        self.engine = connection.engine
         self.scope = connection.scope
         self.transport = connection.transport
         self.flow = connection.flow
-        self.defaults = connection.engine.defaults
         self.message_event = asyncio.Event()
         self.on_response = connection.on_response_complete
         self.keep_alive = keep_alive
@@ -91,7 +91,7 @@ class Cycle(RequestResponseCycle):
         finally:
             self.tasks.discard(self.task)
             self.on_response = _nothing
-            self._write(b"")
+            self.write_head()
         if not self.response_complete and not self.disconnected:
             self.transport.close()
 
@@ -108,12 +108,16 @@ class Cycle(RequestResponseCycle):
     def _write_head(self, status: int, headers: Iterable[Field]) -> None:
         self.response_started = True
         self.waiting_for_100_continue = False
-        fields = [(_NAMES.get(name) or _named(name), value) for name, value in headers]
-        if NOT_IN_A_LINE.search(b"".join([value for _, value in fields])):
+        if NOT_IN_A_LINE.search(b"".join([value for _, value in headers])):
             raise RuntimeError("Invalid HTTP header value.")
-        names = {name for name, _ in fields}
-        if not _FRAMING.isdisjoint(names):
-            fields = self._framed(fields)
+        names = set()
+        lines: list[bytes] = []
+        for given, value in headers:
+            name = _NAMES.get(given) or _named(given)
+            if name in _FRAMING and self._is_ours(name, value):
+                continue
+            names.add(name)
+            lines += (name, b": ", value, b"\r\n")
         if self.more_body:
             # What is left of the request is not waited for.
             self.keep_alive = False
@@ -122,7 +126,7 @@ class Cycle(RequestResponseCycle):
             self._bodiless = True
             self.chunked_encoding = False
             self.expected_content_length = 0
-        elif self.scope["method"] != "HEAD" and self.chunked_encoding is None:
+        elif self.chunked_encoding is None and self.scope["method"] != "HEAD":
             if self.scope["http_version"] == "1.0":
                 self._to_the_end = True
                 cast("Any", self.transport).is_cut_short = True
@@ -130,19 +134,19 @@ class Cycle(RequestResponseCycle):
                 self.expected_content_length = sys.maxsize
             else:
                 self.chunked_encoding = True
-                fields.append(_CHUNKED)
+                lines.append(b"transfer-encoding: chunked\r\n")
         if not (self.keep_alive or self._says_close):
-            fields.append(_CLOSE)
-        head = [STATUS_LINE[status]]
-        for name, line in self.defaults:
-            if name not in names:  # the application's stands alone
-                head.append(line)
-        for name, value in fields:
-            head += (name, b": ", value, b"\r\n")
-        head.append(b"\r\n")
+            lines.append(b"connection: close\r\n")
+        # The application's stands alone.
+        defaults = [line for name, line in self.engine.defaults if name not in names]
         # One write with the body, which mostly comes at once, costs half of two.
-        self._head = b"".join(head)
-        self.loop.call_soon(self._write, b"")
+        self._head = b"".join((STATUS_LINE[status], *defaults, *lines, b"\r\n"))
+        self.engine.holds_head_of(self)
+
+    def write_head(self) -> None:
+        """Send the head, if the body has not come with it."""
+        if self._head:
+            self._write(b"")
 
     def _write(self, data: bytes) -> None:
         head, self._head = self._head, b""
@@ -153,20 +157,19 @@ class Cycle(RequestResponseCycle):
         if data and not self.disconnected:
             self.transport.write(data)
 
-    def _framed(self, fields: list[Field]) -> list[Field]:
-        """`fields` without the application's own coding: how it is framed is ours."""
-        kept = []
-        for field in fields:
-            name, value = field
-            if name == b"content-length" and self.chunked_encoding is None:
+    def _is_ours(self, name: bytes, value: bytes) -> bool:
+        """Take note of a field of `_FRAMING`; whether it is left out of the head."""
+        if name == b"content-length":
+            if self.chunked_encoding is None:
                 self.chunked_encoding = False
                 self.expected_content_length = int(value)
-            elif name == b"connection" and b"close" in tokens(name, (field,)):
+            return False
+        if name == b"connection":
+            if b"close" in tokens(name, ((name, value),)):
                 self.keep_alive = False
                 self._says_close = True
-            if name != b"transfer-encoding":
-                kept.append(field)
-        return kept
+            return False
+        return True
 
     def _write_body(self, body: bytes, more_body: bool) -> None:
         if self._bodiless or self.scope["method"] == "HEAD":
@@ -184,8 +187,7 @@ class Cycle(RequestResponseCycle):
             if self.expected_content_length < 0:
                 raise RuntimeError("Response content longer than Content-Length")
             self._write(body)
-        if self._head:  # it has no body
-            self._write(b"")
+        self.write_head()
         if more_body:
             return
         if self.expected_content_length:
@@ -202,8 +204,6 @@ def _nothing() -> None:
 
 
 _FRAMING = {b"content-length", b"transfer-encoding", b"connection"}
-_CHUNKED = (b"transfer-encoding", b"chunked")
-_CLOSE = (b"connection", b"close")
 _BODILESS = (204, 304)
 
 _COPIED = 65_536
@@ -212,7 +212,11 @@ _COPIED = 65_536
 _NAMES: dict[bytes, bytes] = {}
 """Names of header fields, as applications give them, in lower case. They are few."""
 
+_PLAIN_NAMES: dict[bytes, bytes] = {}
+"""The same of requests, without those that the application does not see."""
+
 _MOST_NAMES = 1000
+"""More are not kept: clients could send any number of them."""
 
 
 def _named(name: bytes) -> bytes:
@@ -244,7 +248,7 @@ class Connection(HttpToolsProtocol):
         self._complete: Any = None  # the header fields of the last complete head
         self._before: Any = None  # those of the head that data has begun with
         self._chunk = 0
-        self._data = b""
+        self._is_unclean = False  # fields of the head are not all for the application
         self._unfinished = 0
         engine.arriving.add(self)
 
@@ -255,12 +259,27 @@ class Connection(HttpToolsProtocol):
         if self.server is not None and self.server[1] is None:
             self.server = None  # a unix socket, which has no port
 
+    def on_message_begin(self) -> None:
+        # As super's, with what is known by now, and what a layer sets left out.
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+        scope: Any = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": self.root_path,
+            "state": {},
+        }
+        self.scope = scope
+
     def data_received(self, data: bytes) -> None:
         self.idle_since = None
         if self._owed is not None:
             return
         before = self._before = self.headers
-        self._data = data
         self._chunk = self._unfinished + len(data)
         try:
             self.parser.feed_data(data)
@@ -299,6 +318,23 @@ class Connection(HttpToolsProtocol):
     # What uvicorn asks; the answer is the rules' that all servers share.
     _should_upgrade = _is_handshake
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        lower = _PLAIN_NAMES.get(name) or self._lower(name)
+        if value[-1:].isspace():
+            self._is_unclean = True
+        elif lower == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((lower, value))
+
+    def _lower(self, name: bytes) -> bytes:
+        lower = name.lower()
+        if is_visible(lower):
+            if len(_PLAIN_NAMES) < _MOST_NAMES:
+                _PLAIN_NAMES[name] = lower
+        else:
+            self._is_unclean = True
+        return lower
+
     def on_headers_complete(self) -> None:
         parser = self.parser
         fields = self._complete = self.headers
@@ -316,7 +352,8 @@ class Connection(HttpToolsProtocol):
             self._problem = found
             raise _RefusedError
         # Another list: trailers go to the first.
-        shown = fields.copy() if whole and _is_plain(self._data) else _cleaned(fields)
+        shown = _cleaned(fields) if self._is_unclean else fields.copy()
+        self._is_unclean = False
         if self.url[:1] != b"/":
             self.url, shown = origin_form(self.url, shown)
         path, _, query = self.url.partition(b"?")
@@ -382,19 +419,6 @@ class Connection(HttpToolsProtocol):
         refusals.log(status, self.client, self.scheme or "http", options)
         self.transport.write(refusal(status, options))
         cast("Any", self.transport).close_after_response()
-
-
-def _is_plain(data: bytes) -> bool:
-    """Whether there is nothing that `_cleaned` would change in the heads in `data`.
-
-    It is the quick look: what it finds may be in a value, where it does no harm.
-    """
-    return (
-        b"_" not in data
-        and b" \r\n" not in data
-        and b"\t\r\n" not in data
-        and b"root-path" not in data.lower()
-    )
 
 
 def _cleaned(fields: list[Field]) -> list[Field]:
