@@ -91,7 +91,7 @@ PROJECTS = (
         requirements=(
             "django-allauth[headless,socialaccount,mfa,idp-oidc,openid,steam,saml]",
             "pytest", "pytest-django", "pytest-asyncio", "djangorestframework",
-            "django-ninja", "pyyaml", "Pillow",
+            "django-ninja", "pyyaml", "Pillow", "psycopg[binary]",
         ),
         suite=Suite("pytest", (), "tests.projects.regular.settings"),
         start=("django-admin", "startproject", "mysite"),
