@@ -243,15 +243,15 @@ class Exchange:
             await signals.request_finished.asend(**named)
 
 
-_finish: tuple[Any, list[Any], bool] = (None, [], False)
+_known: tuple[Any, list[Any], bool] = (None, [], False)
 """The last answer of `_finishes_unseen`, and to what question."""
 
 
 def _finishes_unseen(sender: Any) -> bool:
     """Whether nobody of the project is told that a request of `sender` has finished."""
-    global _finish  # noqa: PLW0603  # one tuple: threads see all of an answer
+    global _known  # noqa: PLW0603  # one tuple: threads see all of an answer
     signal = signals.request_finished
-    of, receivers, unseen = _finish
+    of, receivers, unseen = _known
     if of is not sender or receivers != signal.receivers:
         receivers = signal.receivers.copy()
         unseen = all(
@@ -259,7 +259,7 @@ def _finishes_unseen(sender: Any) -> bool:
             for live in signal._live_receivers(sender)  # noqa: SLF001
             for receiver in live
         )
-        _finish = (sender, receivers, unseen)
+        _known = (sender, receivers, unseen)
     return unseen
 
 

@@ -301,6 +301,16 @@ def test_headers_of_one_name_keep_their_order(shared: Shared) -> None:
     assert re.findall(rb"(?im)^set-cookie: (.*)\r$", response) == [b"b=1", b"a=2"]
 
 
+def test_headers_may_come_from_an_iterator(shared: Shared) -> None:
+    """ASGI says no more than that they can be iterated over."""
+    response = exchange(shared, head(start="GET /iterator HTTP/1.1"))
+    assert framing(response) == (
+        200,
+        CHUNKED | {"x-one": "1"},
+        b"5\r\nhello\r\n0\r\n\r\n",
+    )
+
+
 def test_date_and_server_of_the_application_stand_alone(shared: Shared) -> None:
     own = start(200, ("Date", "today"), ("Server", "mine"))
     request = head("Connection: close", start=f"GET {script(own, body())} HTTP/1.1")

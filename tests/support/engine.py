@@ -136,6 +136,10 @@ class Application:
                 await body(b"said")
             case "/never":
                 await asyncio.Event().wait()
+            case "/iterator":
+                message = {"type": "http.response.start", "status": 200}
+                await send(message | {"headers": iter([(b"x-one", b"1")])})
+                await body(b"hello")
             case "/raise":
                 raise RuntimeError("raised on purpose")
             case "/raise-late":

@@ -147,6 +147,12 @@ class Engine(daphne.server.Server):  # type: ignore[misc]  # daphne is not typed
             task.add_done_callback(partial(self._finished, protocol))
         return queue
 
+    async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
+        # daphne looks at the header fields before it takes them.
+        if not isinstance(message.get("headers", ()), list | tuple):
+            message = {**message, "headers": [*message["headers"]]}
+        await super().handle_reply(protocol, message)
+
     def _finished(self, protocol: Any, task: asyncio.Task[None]) -> None:
         """At once what daphne's `application_checker` does once a second."""
         details = self.connections.get(protocol, {})

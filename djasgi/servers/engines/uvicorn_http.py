@@ -108,11 +108,12 @@ class Cycle(RequestResponseCycle):
     def _write_head(self, status: int, headers: Iterable[Field]) -> None:
         self.response_started = True
         self.waiting_for_100_continue = False
-        if NOT_IN_A_LINE.search(b"".join([value for _, value in headers])):
+        fields = [*headers]  # perhaps an iterator
+        if NOT_IN_A_LINE.search(b"".join([value for _, value in fields])):
             raise RuntimeError("Invalid HTTP header value.")
         names = set()
         lines: list[bytes] = []
-        for given, value in headers:
+        for given, value in fields:
             name = _NAMES.get(given) or _named(given)
             if name in _FRAMING and self._is_ours(name, value):
                 continue
@@ -144,8 +145,8 @@ class Cycle(RequestResponseCycle):
         self.engine.holds_head_of(self)
 
     def write_head(self) -> None:
-        """Send the head, if the body has not come with it."""
-        if self._head:
+        """Send the head, if the body has not come with it and the connection is there."""
+        if self._head and not self.transport.is_closing():
             self._write(b"")
 
     def _write(self, data: bytes) -> None:
