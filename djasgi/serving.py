@@ -33,6 +33,7 @@ from djasgi.vitals import Vitals
 if TYPE_CHECKING:
     from djasgi.supervisor.worker import Channel
     from djasgi.threads import Threads
+    from djasgi.threads.leases import Leases
 
 logger = logging.getLogger("djasgi")
 
@@ -219,13 +220,15 @@ async def _serve(
             options,
             state=lifespan.state if lifespan.supported else None,
             is_ready=lambda: channel.board.ready,
-            threads=threads,
         )
-        if options.warmup and not await _unless(stop, _warm_up(composed, options)):
+        leases = _leases(threads)
+        if options.warmup and not await _unless(
+            stop, _warm_up(composed, leases, options)
+        ):
             return
         # Not before: until somebody can answer, a client is to be refused.
         duty.listeners.listen()
-        requests = Requests(composed)
+        requests = Requests(composed, leases)
         vitals = Vitals(channel, options, requests, threads)
         vitals.beat()
         await server.serve(
@@ -264,10 +267,18 @@ def _linger(channel: Channel, options: Options) -> float:
     return options.linger if asked is None else asked
 
 
-async def _warm_up(application: App, options: Options) -> None:
+def _leases(threads: Threads | None) -> Leases | None:
+    if threads is None:
+        return None
+    from djasgi.threads.leases import Leases
+
+    return Leases(threads)
+
+
+async def _warm_up(application: App, leases: Leases | None, options: Options) -> None:
     from djasgi.warmup import warm_up
 
-    await warm_up(application, options.warmup)
+    await warm_up(application, options.warmup, leases)
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 from djasgi.errors import ProjectError
 from djasgi.layers.asgi import App, Message, Scope
 
+if TYPE_CHECKING:
+    from djasgi.threads.leases import Leases
+
 SERVER_ERROR = 500
 
 
-async def warm_up(app: App, paths: Sequence[str]) -> None:
+async def warm_up(app: App, paths: Sequence[str], leases: Leases | None = None) -> None:
     """Ask `app` for each page, so that what its first request loads is loaded.
 
     Raises ProjectError for an answer of 500 and above, and when the application raises:
     a worker that cannot answer is not ready.
     """
     for path in paths:
-        status = await _status(app, path)
+        lease = None if leases is None else leases.begin("http")
+        try:
+            status = await _status(app, path)
+        finally:
+            if lease is not None:
+                lease.end()
         if status is None or status >= SERVER_ERROR:
             what = "is not answered" if status is None else f"answers {status}"
             raise ProjectError(

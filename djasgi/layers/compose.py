@@ -14,9 +14,7 @@ from djasgi.layers.lifespan import State
 from djasgi.layers.limits import LimitConcurrency, MaxBodySize, RequestTimeout
 from djasgi.layers.proxy import ProxyHeaders
 from djasgi.layers.root_path import RootPath
-from djasgi.layers.threads import ThreadLeases
 from djasgi.options import Options
-from djasgi.threads import Threads
 
 
 def wrap(app: App, middleware: Sequence[Middleware]) -> App:
@@ -35,18 +33,14 @@ def compose(
     *,
     state: Mapping[str, Any] | None,
     is_ready: Callable[[], bool] = lambda: True,
-    threads: Threads | None = None,
 ) -> App:
     """`app`, from `wrap`, in the layers that `options` ask for; with none, itself.
 
     From the outside: health, logged only with the level debug; proxy headers and root
     path, which say what the client asked for and so come before the access log that
     reports it; the access log; response headers; the limits; the lifespan's `state`,
-    None if the application has no lifespan; the `threads` for what is synchronous,
-    around all that is the user's.
+    None if the application has no lifespan.
     """
-    if threads is not None:
-        app = ThreadLeases(app, threads)
     if state is not None:
         app = State(app, state)
     if options.request_timeout:

@@ -1,4 +1,4 @@
-"""The requests and websockets that are running: counted, and led to an end in a drain."""
+"""The requests and websockets that are running: counted, given threads, led to an end."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from djasgi.disconnect import Receiver, Watch
 from djasgi.layers.answers import answer
 from djasgi.layers.asgi import App, Message, Receive, Scope, Send
 from djasgi.layers.socket import Socket
+
+if TYPE_CHECKING:
+    from djasgi.threads.leases import Leases
 
 logger = logging.getLogger("djasgi")
 
@@ -28,10 +31,13 @@ class Requests:
     """Counts what is running; `drain` makes each response the last of its connection.
 
     `total` is the requests and websockets since the start, `active` those that run.
+    Each has a lease on a thread while it runs, if there are `leases`. A layer for that
+    alone would double what this one costs.
     """
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, leases: Leases | None = None) -> None:
         self.app = app
+        self._leases = leases
         self.total = 0
         self.stream_grace: float | None = None  # None while nothing drains
         self._running: set[Exchange | Socket] = set()
@@ -63,11 +69,13 @@ class Requests:
         """
         self.total += 1
         exchange: Exchange | Socket
-        if scope["type"] == "http":
+        kind = scope["type"]
+        if kind == "http":
             exchange = Exchange(self, scope, receive, send)
         else:
             exchange = Socket(scope, receive, send)
         self._running.add(exchange)
+        lease = None if self._leases is None else self._leases.begin(kind)
         error: Exception | None = None
         try:
             await self.app(scope, exchange.receive, exchange.send)
@@ -79,6 +87,8 @@ class Requests:
             error = raised
         finally:
             self._running.discard(exchange)
+            if lease is not None:
+                lease.end()
             if exchange.timer is not None:
                 exchange.timer.cancel()
         if error is not None:

@@ -39,7 +39,7 @@ class Figure:
 
     @property
     def ratio(self) -> float | None:
-        """The median of the ratios of each round: its two sides ran one after another.
+        """The median of the ratios of each turn: its two sides ran one after another.
 
         None where there is nothing to divide by.
         """

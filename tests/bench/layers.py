@@ -19,6 +19,8 @@ from djasgi.layers.proxy import ProxyHeaders
 from djasgi.layers.requests import Requests
 from djasgi.layers.root_path import RootPath
 from djasgi.options import Options
+from djasgi.threads import Threads
+from djasgi.threads.leases import Leases
 from tests.bench.figures import Figure, interleave
 from tests.bench.process import progress
 
@@ -44,8 +46,13 @@ async def hello(scope: Scope, receive: Any, send: Any) -> None:
     await send(END)
 
 
+def _with_leases(app: App) -> App:
+    return Requests(app, Leases(Threads(*Options().threads)))
+
+
 LAYERS: Mapping[str, Callable[[App], App]] = {
     "requests, always": Requests,
+    "requests, with threads": _with_leases,
     "access log": lambda app: AccessLog(app, TRUSTED),
     "proxy headers, none sent": lambda app: ProxyHeaders(app, TRUSTED),
     "proxy headers, forwarded": lambda app: ProxyHeaders(app, TRUSTED),
@@ -56,7 +63,7 @@ LAYERS: Mapping[str, Callable[[App], App]] = {
     "limit concurrency": lambda app: LimitConcurrency(app, 100),
     "max body size": lambda app: MaxBodySize(app, 1_000_000),
     "request timeout": lambda app: RequestTimeout(app, 30),
-    "all of the defaults": lambda app: Requests(compose(app, Options(), state=None)),
+    "all of the defaults": lambda app: _with_leases(compose(app, Options(), state={})),
 }
 
 

@@ -3,7 +3,7 @@
     python -m tests.bench.run --only launch,throughput --servers uvicorn --rounds 5
 
 Both sides of a row are measured in turn, in the same run. The ratio is the median of
-the rounds' ratios; the columns are the medians of each side.
+the turns' ratios; the columns are the medians of each side.
 """
 
 from __future__ import annotations
@@ -161,7 +161,10 @@ def as_text(figures: list[Figure], notes: list[str]) -> str:
             *(f"  {command}" for command in figure.commands.values()),
         ]
     if any(figure.unit == "req/s" for figure in figures):
-        lines += ["Load:", f"  {' '.join(load.arguments('http://127.0.0.1:8000/', 5))}"]
+        lines += [
+            "Load, for throughput in turns of 1 s:",
+            f"  {' '.join(load.arguments('http://127.0.0.1:8000/', 5))}",
+        ]
     lines += ["", *notes] if notes else []
     lines += ["", f"Again: python -m tests.bench.run {' '.join(sys.argv[1:])}".rstrip()]
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import product
 
 from tests.bench import load
@@ -24,6 +25,7 @@ def measure(servers: list[str], rounds: int, seconds: int) -> Iterator[Figure]:
 def _compare(
     server: str, application: str, access_log: bool, rounds: int, seconds: int
 ) -> Figure:
+    """Both are up and take turns of a second: a machine changes from one to the next."""
     sides = [
         Command(server, native, application, access_log=access_log)
         for native in (False, True)
@@ -35,12 +37,16 @@ def _compare(
         Target("at least", 0.98),
         {"djasgi": str(sides[0]), "native": str(sides[1])},
     )
-
-    def rate(command: Command) -> float:
+    for _ in range(rounds):
         progress(figure.title)
-        with running(command) as process:
-            process.wait_for_answer()
-            load.requests_per_second(process, 1)
-            return load.requests_per_second(process, seconds)
-
-    return interleave(figure, rounds, lambda: rate(sides[0]), lambda: rate(sides[1]))
+        with running(sides[0]) as djasgi, running(sides[1]) as native:
+            for process in (djasgi, native):
+                process.wait_for_answer()
+                load.requests_per_second(process, 1)
+            interleave(
+                figure,
+                seconds,
+                partial(load.requests_per_second, djasgi, 1),
+                partial(load.requests_per_second, native, 1),
+            )
+    return figure

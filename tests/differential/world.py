@@ -43,8 +43,8 @@ from django.utils.deprecation import MiddlewareMixin
 
 from djasgi.handler.strand import has_loop
 from djasgi.layers.requests import Exchange, Requests
-from djasgi.layers.threads import ThreadLeases
 from djasgi.threads import Threads
+from tests.support.leases import with_lease
 
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="")
 LOCAL = Local()
@@ -813,7 +813,7 @@ async def _request(world: World, application: Any, *, served: bool) -> None:
     threads = Threads(1, 16)
     listens: Any = receive
     if served:
-        application = ThreadLeases(application, threads)
+        application = with_lease(application, threads)
         listens = Exchange(Requests(application), scope, receive, send).receive
     try:
         await application(scope, listens, send)

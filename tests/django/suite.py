@@ -41,10 +41,10 @@ def put_in_place() -> None:
     from djasgi import handler
     from djasgi.handler.chain import FusedMiddleware
     from djasgi.layers.requests import Exchange, Requests
-    from djasgi.layers.threads import ThreadLeases
     from djasgi.threads import Threads
+    from djasgi.threads.leases import Leases
 
-    threads = Threads(1, 16)
+    leases = Leases(Threads(1, 16))
     requests = Requests(None)
 
     class ASGIHandler(handler.ASGIHandler):
@@ -56,8 +56,11 @@ def put_in_place() -> None:
 
         async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
             exchange = Exchange(requests, scope, receive, send)
-            served = ThreadLeases(super().__call__, threads)
-            await served(scope, exchange.receive, send)
+            lease = leases.begin(scope["type"])
+            try:
+                await super().__call__(scope, exchange.receive, send)
+            finally:
+                lease.end()
 
     asgi_handler = asgi.ASGIHandler
     asgi.ASGIHandler = django.core.asgi.ASGIHandler = ASGIHandler

@@ -24,6 +24,7 @@ from djasgi.layers.requests import Requests
 from djasgi.options import Options
 from djasgi.serving import THREADS_GRACE, loop_factory
 from djasgi.threads import Pool, Threads
+from djasgi.threads.leases import Leases
 from djasgi.threads.thread import PoolThread
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
@@ -131,8 +132,8 @@ class LiveServer:
         self._stop: Callable[[], object] = self._asked.set
 
     def set_app(self, handler: Any) -> None:
-        app = compose(as_asgi(handler), self.options, state=None, threads=self.threads)
-        self.requests = Requests(app)
+        app = compose(as_asgi(handler), self.options, state=None)
+        self.requests = Requests(app, Leases(self.threads))
 
     def serve_forever(self) -> None:
         """Serve until `shutdown`, drain, and end the threads."""

@@ -14,9 +14,9 @@ import pytest
 from asgiref.local import Local
 from asgiref.sync import SyncToAsync, async_to_sync, sync_to_async
 
-from djasgi.layers.threads import ThreadLeases
 from djasgi.threads import Threads
 from djasgi.threads.hop import hop, usable_lease
+from tests.support.leases import with_lease
 from tests.support.process import TIMEOUT
 
 Hop = Callable[..., Awaitable[Any]]
@@ -55,7 +55,7 @@ def serve(threads: Threads, view: Callable[[], Awaitable[None]]) -> None:
         async with asyncio.timeout(TIMEOUT):
             await view()
 
-    layer: Any = ThreadLeases(application, threads)
+    layer: Any = with_lease(application, threads)
     asyncio.run(layer({"type": "http"}, None, None))
 
 

@@ -12,7 +12,6 @@ from djasgi.layers.asgi import App, Message, Scope
 from djasgi.layers.compose import compose, wrap
 from djasgi.layers.proxy import ProxyHeaders
 from djasgi.options import Options
-from djasgi.threads import Threads
 
 NOTHING = Options(access_log=False, proxy_headers=False)
 
@@ -28,20 +27,6 @@ async def application(scope: Scope, receive: Any, send: Any) -> None:
 
 def test_with_nothing_asked_for_it_is_the_application_itself() -> None:
     assert compose(application, NOTHING, state=None) is application
-
-
-def test_threads_are_around_all_that_is_the_users() -> None:
-    """Middleware of the user's may call synchronous code, too."""
-    threads = Threads(1, 1)
-    leases: list[int] = []
-
-    async def outermost(scope: Scope, receive: Any, send: Any) -> None:
-        leases.append(threads.leases)
-
-    app = compose(outermost, NOTHING, state=None, threads=threads)
-    asyncio.run(app({"type": "http"}, None, None))  # type: ignore[arg-type]
-
-    assert (leases, threads.leases) == ([1], 0)
 
 
 def test_without_trusted_proxies_unix_peers_are_still_heard() -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 
 from djasgi.layers.requests import Requests
+from djasgi.threads import Threads
+from djasgi.threads.leases import Leases
+from tests.support.process import TIMEOUT
 
 HTTP = {"type": "http", "http_version": "1.1"}
 START = {"type": "http.response.start", "status": 200, "headers": []}
@@ -26,8 +31,8 @@ App = Callable[[Any, Any, Any], Awaitable[None]]
 class Server:
     """The other side of an application; a request, or what `messages` says."""
 
-    def __init__(self, app: App) -> None:
-        self.requests = Requests(app)
+    def __init__(self, app: App, leases: Leases | None = None) -> None:
+        self.requests = Requests(app, leases)
         self.messages: asyncio.Queue[Any] = asyncio.Queue()
         self.sent: list[Any] = []
 
@@ -79,6 +84,40 @@ def test_counts_requests_and_websockets() -> None:
         assert (server.requests.active, server.requests.total) == (0, 3)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+@pytest.mark.parametrize("ending", ["return", "raise", "cancel"])
+def test_each_has_a_lease_until_it_has_ended(kind: str, ending: str) -> None:
+    threads = Threads(1, 1)
+
+    async def main() -> None:
+        running, let_go = asyncio.Event(), asyncio.Event()
+        ran_on: list[str] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            ran_on.append((await sync_to_async(threading.current_thread)()).name)
+            running.set()
+            await let_go.wait()
+            if ending == "raise":
+                raise RuntimeError
+
+        server = Server(app, Leases(threads))
+        task = server.serve(type=kind)
+        await asyncio.wait_for(running.wait(), TIMEOUT)
+        pool = threads.requests if kind == "http" else threads.websockets
+        assert (pool.leases, threads.leases) == (1, 1)
+        let_go.set()
+        if ending == "cancel":
+            task.cancel()
+        await asyncio.wait({task}, timeout=TIMEOUT)
+        assert task.cancelled() is (ending == "cancel")
+        assert threads.leases == 0
+        name = "request" if kind == "http" else "websocket"
+        assert ran_on == [f"djasgi-{name}-1"]
+
+    asyncio.run(main())
+    assert threads.close(TIMEOUT)
 
 
 def test_passes_everything_on_as_it_is() -> None:

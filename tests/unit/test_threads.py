@@ -21,10 +21,10 @@ from asgiref.sync import ThreadSensitiveContext, async_to_sync, sync_to_async
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from djasgi.layers.threads import ThreadLeases
 from djasgi.threads import Lease, Pool, Threads, lease as lease_module, release, thread
 from djasgi.threads.growth import ROUNDS, TICK
 from djasgi.threads.thread import PoolThread
+from tests.support.leases import with_lease
 from tests.support.process import TIMEOUT
 
 ROOT = Path(__file__).parent.parent.parent
@@ -679,7 +679,7 @@ def test_context_variables_and_locals_end_with_their_request() -> None:
 
     async def main() -> None:
         threads = Threads(1, 2)
-        layer: Any = ThreadLeases(application, threads)
+        layer: Any = with_lease(application, threads)
         for number in range(20):
             scope = {"type": "http", "number": number}
             await asyncio.create_task(layer(scope, None, None))
@@ -695,16 +695,14 @@ def test_requests_and_connections_have_no_thread_in_common() -> None:
     local = threading.local()
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            return
         await sync_to_async(setattr)(local, "left", scope["type"])
         for _ in range(3):
             assert await sync_to_async(getattr)(local, "left") == scope["type"]
 
     async def main() -> None:
         threads = Threads(1, 1)
-        layer: Any = ThreadLeases(application, threads)
-        for kind in ("http", "websocket", "lifespan") * 5:
+        layer: Any = with_lease(application, threads)
+        for kind in ("http", "websocket") * 5:
             await asyncio.create_task(layer({"type": kind}, None, None))
         assert threads.threads == 2
         assert threads.close(TIMEOUT)
@@ -720,7 +718,7 @@ def test_pipelined_requests_do_not_refer_to_those_before() -> None:
 
     async def main() -> None:
         threads = Threads(1, 1)
-        layer: Any = ThreadLeases(application, threads)
+        layer: Any = with_lease(application, threads)
         leases = []
         for _ in range(3):
             await layer({"type": "http"}, None, None)

@@ -38,6 +38,16 @@ if TYPE_CHECKING:
     from djasgi.servers.engines.uvicorn import Engine
 
 
+class _Unheard:
+    """In place of an event that nobody has waited for yet; one costs more than this."""
+
+    def set(self) -> None:
+        pass
+
+    def clear(self) -> None:
+        pass
+
+
 class Cycle(RequestResponseCycle):
     """uvicorn's side of a request, with the framing that the others have.
 
@@ -53,6 +63,7 @@ class Cycle(RequestResponseCycle):
     response_complete = False
     chunked_encoding: bool | None = None
     expected_content_length = 0
+    message_event: Any = _Unheard()
     _bodiless = False
     _says_close = False
     _to_the_end = False
@@ -65,7 +76,6 @@ class Cycle(RequestResponseCycle):
         self.scope = connection.scope
         self.transport = connection.transport
         self.flow = connection.flow
-        self.message_event = asyncio.Event()
         self.on_response = connection.on_response_complete
         self.keep_alive = keep_alive
         self.waiting_for_100_continue = connection.expect_100_continue
@@ -91,9 +101,17 @@ class Cycle(RequestResponseCycle):
         finally:
             self.tasks.discard(self.task)
             self.on_response = _nothing
-            self.write_head()
+            if self._head:
+                self.write_head()
         if not self.response_complete and not self.disconnected:
             self.transport.close()
+
+    def receive(self) -> Any:
+        if isinstance(self.message_event, _Unheard):
+            self.message_event = asyncio.Event()
+            if self.body or not self.more_body or self.disconnected:
+                self.message_event.set()
+        return super().receive()
 
     async def send(self, message: Any) -> None:
         if self.flow.write_paused and not self.disconnected:
@@ -188,7 +206,8 @@ class Cycle(RequestResponseCycle):
             if self.expected_content_length < 0:
                 raise RuntimeError("Response content longer than Content-Length")
             self._write(body)
-        self.write_head()
+        if self._head:
+            self.write_head()
         if more_body:
             return
         if self.expected_content_length:
@@ -265,16 +284,6 @@ class Connection(HttpToolsProtocol):
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
-        scope: Any = {
-            "type": "http",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
-            "server": self.server,
-            "client": self.client,
-            "scheme": self.scheme,
-            "root_path": self.root_path,
-            "state": {},
-        }
-        self.scope = scope
 
     def data_received(self, data: bytes) -> None:
         self.idle_since = None
@@ -359,13 +368,22 @@ class Connection(HttpToolsProtocol):
             self.url, shown = origin_form(self.url, shown)
         path, _, query = self.url.partition(b"?")
         text = path.decode("ascii")
-        scope: Any = self.scope
-        scope["method"] = method.decode("ascii")
-        scope["http_version"] = version
-        scope["path"] = unquote(text) if "%" in text else text
-        scope["raw_path"] = path
-        scope["query_string"] = query
-        scope["headers"] = shown
+        scope: Any = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": version,
+            "method": method.decode("ascii"),
+            "scheme": self.scheme,
+            "path": unquote(text) if "%" in text else text,
+            "raw_path": path,
+            "query_string": query,
+            "root_path": self.root_path,
+            "headers": shown,
+            "client": self.client,
+            "server": self.server,
+            "state": {},
+        }
+        self.scope = scope
         if not handshake:
             self._begin(
                 Cycle(self, keep_alive=version == "1.1" and parser.should_keep_alive())
@@ -388,7 +406,8 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self.pipeline:
             cycle: Any = self.pipeline.pop()[0]
             cycle.start(self)
