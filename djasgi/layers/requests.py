@@ -76,14 +76,16 @@ class Requests:
             exchange = Socket(scope, receive, send)
         self._running.add(exchange)
         lease = None if self._leases is None else self._leases.begin(kind)
-        error: Exception | None = None
+        error: BaseException | None = None
         try:
             await self.app(scope, exchange.receive, exchange.send)
         except asyncio.CancelledError:
             if not exchange.ended or _is_cancelled():
                 await exchange.fail()
                 raise
-        except Exception as raised:  # noqa: BLE001  # an application may raise anything
+        except (Exception, SystemExit, KeyboardInterrupt) as raised:  # noqa: BLE001
+            # An application may raise anything; the last two would go through the event
+            # loop and take the other requests of the worker with them.
             error = raised
         finally:
             self._running.discard(exchange)
@@ -107,7 +109,7 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _report_error(error: Exception) -> None:
+def _report_error(error: BaseException) -> None:
     logger.error(
         "exception in the application", exc_info=(type(error), error, _frames(error))
     )
@@ -120,7 +122,7 @@ def _report_end(scope: Scope, exchange: Exchange | Socket) -> None:
         logger.error("the application returned without the end of its response")
 
 
-def _frames(error: Exception) -> TracebackType | None:
+def _frames(error: BaseException) -> TracebackType | None:
     """The traceback from the application on: without what is always around it."""
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename in _OURS:

@@ -69,7 +69,7 @@ DIFFERENCES = (
         "Spelling and order of the names of response header fields",
         {
             "uvicorn": "lower case; date first",
-            "hypercorn": "as the application writes them; date after them",
+            "hypercorn": "lower case; date first",
             "daphne": "Capitalized; those of one name together",
         },
         "None to clients that follow RFC 9110: fields of one name keep their order.",

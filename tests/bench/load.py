@@ -32,9 +32,9 @@ class Load:
     p99: float
 
 
-def requests_per_second(process: Running, seconds: int) -> float:
-    """Load `process` for `seconds`. BenchError when anything but 2xx came back."""
-    return put(process, seconds).rate
+def a_second(process: Running) -> float:
+    """Requests a second, of one. BenchError when anything but 2xx came back."""
+    return put(process, 1).rate
 
 
 def put(

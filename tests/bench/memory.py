@@ -46,7 +46,7 @@ def _tree(server: str, workers: int, rounds: int, seconds: int) -> Figure:
         progress(figure.title)
         with running(command) as process:
             process.wait_for_workers(workers)
-            load.requests_per_second(process, seconds)
+            load.put(process, seconds)
             return tree_memory(process.process.pid)
 
     return interleave(

@@ -162,7 +162,7 @@ def as_text(figures: list[Figure], notes: list[str]) -> str:
         ]
     if any(figure.unit == "req/s" for figure in figures):
         lines += [
-            "Load, for throughput in turns of 1 s:",
+            "Load, of which rates are measured in turns of 1 s:",
             f"  {' '.join(load.arguments('http://127.0.0.1:8000/', 5))}",
         ]
     lines += ["", *notes] if notes else []

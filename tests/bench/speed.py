@@ -7,21 +7,20 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from tests.bench import load
 from tests.bench.commands import PROJECT, Command, Gunicorn, environment
-from tests.bench.figures import Figure, Target, interleave
+from tests.bench.figures import Figure, Target
 from tests.bench.memory import tree_memory
-from tests.bench.process import Running, progress, running
+from tests.bench.process import Running
+from tests.bench.turns import Measure, Side, take_turns
 
 ROUNDS = 3
 MISSING = "skipped: it needs gunicorn, and the database rows psycopg and PostgreSQL"
-
-Side = Command | Gunicorn
-Measure = Callable[[Running, int], float]
 
 
 def available() -> bool:
@@ -38,11 +37,12 @@ def measure(servers: list[str], rounds: int, seconds: int) -> Iterator[Figure]:
 
 
 def _rate(path: str, connections: int = 32, headers: tuple[str, ...] = ()) -> Measure:
-    def requests(process: Running, seconds: int) -> float:
-        load.put(process, 1, path, connections, headers)
-        return load.put(process, seconds, path, connections, headers).rate
+    """Requests a second, of one."""
 
-    return requests
+    def rate(process: Running) -> float:
+        return load.put(process, 1, path, connections, headers).rate
+
+    return rate
 
 
 def _p99(process: Running, seconds: int) -> float:
@@ -74,59 +74,48 @@ def _views(server: str, rounds: int, seconds: int) -> Iterator[Figure]:
     djasgi = Command(server, native=False)
     alone = Command("uvicorn", native=True, access_log=False)
     threads = Command(server, native=False, options=("--threads=16",))
-    rows: list[tuple[str, str, str, Side, Side, Measure, Target]] = [
-        ("synchronous view", "uvicorn alone", "req/s", djasgi, alone, _rate(""),
-         Target("at least", 6.0)),
-        ("synchronous view", "gunicorn sync", "req/s", djasgi, Gunicorn(), _rate(""),
-         Target("at least", 0.9)),
-        ("synchronous view", "gthread 4", "req/s", djasgi, Gunicorn(4), _rate(""),
-         Target("at least", 1.0)),
-        ("asynchronous view", "uvicorn alone", "req/s", djasgi, alone,
-         _rate("awaited"), Target("at least", 3.0)),
-        ("view that blocks 20 ms", "uvicorn alone", "req/s", threads, alone,
-         _rate("blocked/20", 64), Target("at least", 3.0)),
-        ("view that blocks 20 ms", "gthread 16", "req/s", threads, Gunicorn(16),
-         _rate("blocked/20", 64), Target("at least", 1.0)),
-        ("p99 beside blocked views", "uvicorn alone", "s", djasgi, alone,
-         _p99_beside_blocked, Target("at most", 1.0)),
-        ("p99, 32 connections", "uvicorn alone", "s", djasgi, alone, _p99,
-         Target("at most", 0.4)),
+    rates: list[tuple[str, str, Side, Side, Measure, float]] = [
+        ("synchronous view", "uvicorn alone", djasgi, alone, _rate(""), 6.0),
+        ("synchronous view", "gunicorn sync", djasgi, Gunicorn(), _rate(""), 0.9),
+        ("synchronous view", "gthread 4", djasgi, Gunicorn(4), _rate(""), 1.0),
+        ("asynchronous view", "uvicorn alone", djasgi, alone, _rate("awaited"), 3.0),
+        ("view that blocks 20 ms", "uvicorn alone", threads, alone,
+         _rate("blocked/20", 64), 3.0),
+        ("view that blocks 20 ms", "gthread 16", threads, Gunicorn(16),
+         _rate("blocked/20", 64), 1.0),
     ]  # fmt: skip
-    for title, beside, unit, ours, theirs, how, target in rows:
+    for title, beside, ours, theirs, rate, least in rates:
         name = f"{title}, {server} beside {beside}"
-        yield _compare(name, unit, ours, theirs, how, target, rounds, seconds)
-    yield _compare_memory(server, djasgi, alone, rounds, seconds)
+        yield _compare_rates(name, ours, theirs, rate, least, rounds, seconds)
+    # Without the handler and the pool: how much more than that the worker takes.
+    plain = Command(server, native=False, options=("--handler=django", "--threads=0"))
+    others = [
+        (f"p99 beside blocked views, {server} beside uvicorn alone", "s", alone,
+         _p99_beside_blocked, 1.0),
+        (f"p99, 32 connections, {server} beside uvicorn alone", "s", alone, _p99, 0.4),
+        (f"memory after load, {server}: without the handler and the pool, and with",
+         "MiB", plain, _memory, 1.08),
+    ]  # fmt: skip
+    for name, unit, theirs, how, most in others:
+        commands = {"djasgi": str(djasgi), "native": str(theirs)}
+        figure = Figure(name, unit, Target("at most", most), commands)
+        once = partial(how, seconds=seconds)
+        yield take_turns(figure, djasgi, theirs, once, rounds=rounds)
 
 
-def _compare(
+def _compare_rates(
     title: str,
-    unit: str,
     ours: Side,
     theirs: Side,
-    how: Measure,
-    target: Target,
+    rate: Measure,
+    least: float,
     rounds: int,
     seconds: int,
 ) -> Figure:
-    figure = Figure(title, unit, target, {"djasgi": str(ours), "native": str(theirs)})
-
-    def value(side: Side) -> float:
-        progress(title)
-        with running(side) as process:
-            process.wait_for_answer()
-            return how(process, seconds)
-
-    return interleave(figure, rounds, lambda: value(ours), lambda: value(theirs))
-
-
-def _compare_memory(
-    server: str, ours: Side, alone: Side, rounds: int, seconds: int
-) -> Figure:
-    """How much more than uvicorn alone the worker takes, its supervisor left out."""
-    title = f"memory after load, {server}: without the handler and the pool, and with"
-    plain = Command(server, native=False, options=("--handler=django", "--threads=0"))
-    return _compare(
-        title, "MiB", ours, plain, _memory, Target("at most", 1.08), rounds, seconds
+    commands = {"djasgi": str(ours), "native": str(theirs)}
+    figure = Figure(title, "req/s", Target("at least", least), commands)
+    return take_turns(
+        figure, ours, theirs, rate, rounds=rounds, turns=seconds, warm_up=rate
     )
 
 
@@ -169,23 +158,21 @@ def _stored(
     once, kept = _variables(settings, 0), _variables(settings, 600)
     how = _rate("account", headers=(f"Cookie: sessionid={session}",))
     title = f"session, user and one query from PostgreSQL, {server} beside"
-    yield _compare(
+    yield _compare_rates(
         f"{title} uvicorn alone, CONN_MAX_AGE 600 and 0",
-        "req/s",
         Command(server, native=False, variables=kept),
         Command("uvicorn", native=True, variables=once),
         how,
-        Target("at least", 3.0),
+        3.0,
         rounds,
         seconds,
     )
-    yield _compare(
+    yield _compare_rates(
         f"{title} gthread 16, CONN_MAX_AGE 600",
-        "req/s",
         Command(server, native=False, variables=kept, options=("--threads=16",)),
         Gunicorn(16, variables=kept),
         how,
-        Target("at least", 0.9),
+        0.9,
         rounds,
         seconds,
     )

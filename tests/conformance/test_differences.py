@@ -103,7 +103,7 @@ def test_names_of_response_headers(shared: Shared) -> None:
         names
         == {
             "uvicorn": [b"date", b"connection", b"transfer-encoding"],
-            "hypercorn": [b"Connection", b"date", b"Transfer-Encoding"],
+            "hypercorn": [b"date", b"connection", b"transfer-encoding"],
             "daphne": [b"Connection", b"Date", b"Transfer-Encoding"],
         }[server]
     )

@@ -332,7 +332,7 @@ INTERNAL_ERROR = (
 )
 
 
-@pytest.mark.parametrize("steps", [["raise"], [], [body("no start")]])
+@pytest.mark.parametrize("steps", [["raise"], ["exit"], [], [body("no start")]])
 def test_application_that_fails_before_its_response(
     shared: Shared, steps: list[Any]
 ) -> None:
@@ -368,6 +368,30 @@ def test_response_that_fails_halfway_is_cut(
     if version == "1.0" and b"ontent-" not in received:
         assert cut
     assert not received.endswith(b"0\r\n\r\n")
+
+
+def test_application_that_reads_nothing_of_a_large_upload_can_end(
+    shared: Shared,
+) -> None:
+    _, engine, sockets = shared
+    steps = "wait", start(200, ("Content-Length", "2")), body("ok"), "say"
+    request = head(
+        f"Content-Length: {_UPLOAD}", start=f"POST {script(*steps)} HTTP/1.1"
+    )
+    with client(sockets["tcp4"]) as sock:
+        sock.settimeout(0.5)
+        left = memoryview(request + bytes(_UPLOAD))
+        with suppress(TimeoutError):  # where it waits for the application
+            while left:
+                left = left[sock.send(left) :]
+        engine.wait_for("^http /script")
+        engine.release()
+        assert rest(sock).endswith(b"\r\n\r\nok")
+        engine.wait_for("^said")
+
+
+_UPLOAD = 16_000_000
+"""Bytes, more than there is room for on the way."""
 
 
 @pytest.mark.parametrize("fields", [(), (("Content-Length", "5"),)])

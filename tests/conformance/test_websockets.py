@@ -367,6 +367,7 @@ def test_response_in_place_of_the_accept(shared: Shared) -> None:
     "steps",
     [
         ["raise"],
+        ["exit"],
         [],
         [text("not accepted")],
         [{"type": "websocket.accept", "subprotocol": "not offered"}],
@@ -384,6 +385,7 @@ def test_application_that_fails_before_the_accept(
     "steps",
     [
         ["raise"],
+        ["exit"],
         [],
         [ACCEPT],
         [{"type": "websocket.send"}],

@@ -176,6 +176,28 @@ PINS: dict[str, list[tuple[str, str, str]]] = {
         ),
         ("h11._connection:Connection.next_event", "self", "_receive_buffer"),
         (
+            "h11._connection:Connection._process_event",
+            "self role event",
+            "_cstate process_event process_keep_alive_disabled "
+            "client_is_waiting_for_100_continue _respond_to_state_changes",
+        ),
+        (
+            "h11._connection:Connection._respond_to_state_changes",
+            "",
+            "_reader _get_io_object",
+        ),
+        ("h11._connection:Connection._get_io_object", "self role event io_dict", ""),
+        (
+            "h11._state:ConnectionState.process_event",
+            "self role event_type server_switch_event",
+            "",
+        ),
+        (
+            "hypercorn.asyncio.worker_context:AsyncioSingleTask.restart",
+            "self task_group action",
+            "",
+        ),
+        (
             "h11._connection:Connection._clean_up_response_headers_for_sending",
             "self response",
             "_request_method",

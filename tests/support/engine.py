@@ -161,15 +161,19 @@ class Application:
                 await body(b"hello")
 
     async def play(self, scope: Any, receive: Any, send: Any) -> None:
-        """Do what the query says, in JSON: `receive`, `raise`, `wait`, or a message."""
+        """Do what the query says, in JSON: a message to send, or one of these words."""
         for step in json.loads(unquote(scope["query_string"].decode())):
             if step == "receive":
                 message = await receive()
                 say("received " + json.dumps(message, default=bytes.decode))
             elif step == "raise":
                 raise RuntimeError("raised on purpose")
+            elif step == "exit":
+                sys.exit("exited on purpose")
             elif step == "wait":
                 await self.signal.wait()
+            elif step == "say":
+                say("said")
             else:
                 await self.attempt(send, as_message(step))
 

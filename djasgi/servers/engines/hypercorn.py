@@ -29,6 +29,7 @@ from djasgi.options import Options
 from djasgi.servers.base import Application, Requests
 from djasgi.servers.engines import refusals
 from djasgi.servers.engines.draining import drain
+from djasgi.servers.engines.framing import Heads
 from djasgi.servers.engines.hypercorn_http import Http1, Wrapper
 from djasgi.servers.engines.hypercorn_http2 import Http2
 from djasgi.servers.engines.hypercorn_websocket import Deflate, WebSocket
@@ -71,8 +72,10 @@ class Context(WorkerContext):
     hypercorn lets it sleep out its interval, and the connection stays open meanwhile.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, heads: Heads, writer: asyncio.StreamWriter) -> None:
         super().__init__(None)
+        self.heads = heads
+        self.writer = writer
         self.pinging: asyncio.Task[Any] | None = None
 
     async def sleep(self, wait: float) -> None:  # type: ignore[override]  # static there
@@ -86,6 +89,8 @@ class Wait:
     hypercorn calls `restart` when it begins to wait, and `stop` when a head is
     complete. It starts a task each time, which costs more, and which keeps a connection
     that its client has closed, with its descriptor, until the keep-alive time is over.
+    Here a timer that fires too early looks again: to make one for each request, and
+    cancel it, costs more too.
     """
 
     def __init__(self, connection: Connection, options: Options) -> None:
@@ -96,6 +101,7 @@ class Wait:
         self._keep_alive = options.keep_alive
         self._begun = False
         self._group: TaskGroup | None = None
+        self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     async def restart(self, task_group: TaskGroup, action: Callable[..., Any]) -> None:
@@ -118,15 +124,37 @@ class Wait:
     def end(self) -> None:
         """Close the connection, which waits for a request."""
         assert self._group is not None, "run() has begun with restart()"  # noqa: S101
-        self._set(None)
+        self.cancel()
         self._group.spawn(self._connection._initiate_server_close)  # noqa: SLF001  # pinned
 
-    def _set(self, seconds: float | None) -> None:
+    def cancel(self) -> None:
+        """The connection is over."""
+        self._deadline = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if seconds is not None:
-            self._timer = self._connection.loop.call_later(seconds, self.end)
+
+    def _set(self, seconds: float | None) -> None:
+        if seconds is None:
+            self._deadline = None
+            return
+        loop = self._connection.loop
+        deadline = self._deadline = loop.time() + seconds
+        if self._timer is not None and self._timer.when() > deadline:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None:
+            self._timer = loop.call_at(deadline, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._deadline is None:
+            return
+        loop = self._connection.loop
+        if self._deadline > loop.time():
+            self._timer = loop.call_at(self._deadline, self._look)
+        else:
+            self.end()
 
 
 class Connection(TCPServer):
@@ -142,7 +170,7 @@ class Connection(TCPServer):
             cast("Any", engine.wrapper),
             asyncio.get_running_loop(),
             engine.config,
-            Context(),
+            Context(engine.heads, writer),
             cast("Any", {}),
             reader,
             writer,
@@ -165,7 +193,7 @@ class Connection(TCPServer):
         except (OSError, TimeoutError):
             pass
         await self.protocol.handle(Closed())
-        await wait.stop()  # its task group may be over before the connection is
+        wait.cancel()  # its task group may be over before the connection is
         # Else the connection, closed by its client, keeps its descriptor until the
         # ping interval is over, and the stop waits for it.
         if self.context.pinging is not None:
@@ -222,7 +250,7 @@ class Connection(TCPServer):
         except (OSError, asyncio.CancelledError):
             pass  # closed already
         finally:
-            await self.idle_task.stop()
+            self.idle_task.cancel()
 
     async def _initiate_server_close(self) -> None:
         protocol = self._http()
@@ -318,6 +346,7 @@ class Engine:
         self.config.include_server_header = False
         for name, value in settings.items():
             setattr(self.config, name, value)
+        self.heads = Heads(options)
         self.draining = False
         self._arriving: WeakSet[Arrival] = WeakSet()
         self._connections: dict[Connection, asyncio.Task[Any]] = {}
@@ -332,6 +361,7 @@ class Engine:
         linger: Callable[[], float],
         requests: Requests,
     ) -> None:
+        renewing = asyncio.get_running_loop().create_task(self.heads.renew())
         try:
             servers = [await self._listen(sock, tls) for sock in sockets]
             ready()
@@ -346,6 +376,7 @@ class Engine:
                 self.options.stream_grace,
             )
         finally:
+            renewing.cancel()
             for sock in sockets:
                 sock.close()
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Iterable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
+from urllib.parse import unquote
 
 import h11
+from h11._readers import READERS
 from h11._receivebuffer import ReceiveBuffer
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.events import Closed, RawData
-from hypercorn.protocol.events import Request, Response
+from hypercorn.protocol import events
+from hypercorn.protocol.events import Body, Request, StreamClosed
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
-from hypercorn.protocol.http_stream import HTTPStream
 
 from djasgi.options import Options
+from djasgi.servers.base import Application, Message, Scope
 from djasgi.servers.engines import refusals
+from djasgi.servers.engines.framing import COPIED, Heads, Response
 from djasgi.servers.engines.heads import (
+    Field,
     handshake_problem,
     origin_form,
     problem,
@@ -101,6 +107,28 @@ class Http(h11.Connection):
             self._receive_buffer.maybe_extract_at_most(len(self._receive_buffer))
         return super().next_event()
 
+    def begin_response(self, *, keep_alive: bool) -> None:
+        """Be told that the head of a response is made, instead of making it."""
+        before = self.their_state
+        self._cstate.process_event(h11.SERVER, h11.Response)
+        if not keep_alive:
+            self._cstate.process_keep_alive_disabled()
+        self.client_is_waiting_for_100_continue = False
+        if self.their_state is not before:
+            self._reader = self._get_io_object(h11.CLIENT, None, READERS)
+
+    def end_response(self) -> None:
+        """Be told that the response is complete."""
+        before = self.their_state
+        self._cstate.process_event(h11.SERVER, h11.EndOfMessage)
+        if self.their_state is not before:
+            self._reader = self._get_io_object(h11.CLIENT, None, READERS)
+
+    @property
+    def may_keep_alive(self) -> bool:
+        """Whether the request lets the connection go on."""
+        return self._cstate.keep_alive
+
     def _clean_up_response_headers_for_sending(
         self, response: h11.Response
     ) -> h11.Response:
@@ -116,22 +144,153 @@ class Http(h11.Connection):
         return response
 
 
+class Stream(Response):
+    """A request of HTTP/1 and its application, with the framing that the others have.
+
+    In place of hypercorn's, which lets h11 make the response and costs more than all the
+    rest; and which, when a response is complete, waits until the application has read
+    what there is of the request: for ever, since the application waits for it.
+    """
+
+    def __init__(self, http1: Http1, request: h11.Request, fields: list[Field]) -> None:
+        path, _, query = request.target.partition(b"?")
+        self.scope: Scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": request.http_version.decode(),
+            "method": request.method.decode("ascii"),
+            "scheme": "https" if http1.ssl else "http",
+            "path": unquote(path.decode("ascii")),
+            "raw_path": path,
+            "query_string": query,
+            "root_path": "",
+            "headers": fields,
+            "client": http1.client,
+            "server": http1.server,
+            "state": {},
+        }
+        self._http1 = http1
+        self._closed = False
+        self._begun = False
+        self._messages: asyncio.Queue[Message] = asyncio.Queue(
+            http1.config.max_app_queue_size
+        )
+
+    async def run(self, app: Application) -> None:
+        """Let the application answer. `djasgi.layers.requests` has seen to its errors."""
+        try:
+            await app(self.scope, self._messages.get, self.send)
+        finally:
+            if self.held:
+                self.write_held()
+            if not self._closed:
+                await self._http1.end(self)
+
+    async def handle(self, event: Any) -> None:
+        """Pass on to the application what h11 and hypercorn tell of the request."""
+        if self._closed:
+            return
+        if isinstance(event, StreamClosed):
+            self._closed = True
+            await self._messages.put({"type": "http.disconnect"})
+        elif isinstance(event, Body):
+            body = bytes(event.data)
+            await self._messages.put(
+                {"type": "http.request", "body": body, "more_body": True}
+            )
+        else:
+            await self._messages.put(
+                {"type": "http.request", "body": b"", "more_body": False}
+            )
+
+    async def send(self, message: Message) -> None:
+        if self._closed:
+            return
+        if self._begun:
+            await self._write_body(
+                message.get("body", b""), message.get("more_body", False)
+            )
+        else:
+            self._begun = True
+            self._begin(message["status"], message.get("headers", ()))
+
+    def _begin(self, status: int, headers: Iterable[Field]) -> None:
+        http1 = self._http1
+        http: Any = http1.connection
+        self.keep_alive = (
+            http.may_keep_alive
+            # What is left of the request is not waited for.
+            and http.their_state is not h11.SEND_BODY
+            and http1.keep_alive_requests < http1.config.keep_alive_max_requests
+        )
+        scope = self.scope
+        defaults = http1.heads.defaults
+        self.begin(status, headers, scope["method"], scope["http_version"], defaults)
+        http.begin_response(keep_alive=self.keep_alive)
+        http1.heads.hold(self)
+
+    def write_held(self) -> None:
+        head, self.held = self.held, b""
+        self._http1.write(head)
+
+    async def _write_body(self, body: bytes, more_body: bool) -> None:
+        http1 = self._http1
+        data = self.framed(body, more_body)
+        if self.held:
+            if len(data) > COPIED:
+                self.write_held()
+            else:
+                data = self.held + data
+                self.held = b""
+        if data:
+            http1.write(data)
+            await http1.drain()
+        if more_body or self._closed:
+            return
+        self.finish()
+        http: Any = http1.connection
+        http.end_response()
+        self._closed = True
+        # Of the request nothing is left to say; nor may what nobody reads be in the way.
+        while not self._messages.empty():
+            self._messages.get_nowait()
+        self._messages.put_nowait({"type": "http.disconnect"})
+        await http1.end(self)
+
+
 class Http1(H11Protocol):
     """hypercorn's side of a connection with HTTP/1."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.options: Options = self.config.options  # type: ignore[attr-defined]
+        context: Any = self.context  # djasgi.servers.engines.hypercorn.Context
+        self.heads: Heads = context.heads
+        self._writer: asyncio.StreamWriter = context.writer
         self.refused = False
         self.connection = Http(self.options.max_head_size)
 
+    def write(self, data: bytes) -> None:
+        """Send something of a response, if the connection is there."""
+        if not self._writer.transport.is_closing():
+            self._writer.write(data)
+
+    async def drain(self) -> None:
+        """Wait while the client takes nothing; notice that it has gone."""
+        transport = self._writer.transport
+        if transport.is_closing() or transport.get_write_buffer_size() > COPIED:
+            try:
+                await self._writer.drain()
+            except ConnectionError:
+                await self.handle(Closed())
+
     async def stream_send(self, event: Any) -> None:
-        if isinstance(event, Response) and event.status_code >= HTTPStatus.OK:
+        if isinstance(event, events.Response) and event.status_code >= HTTPStatus.OK:
             await self._send_start(event)
         else:
             await super().stream_send(event)
 
-    async def _send_start(self, event: Response) -> None:
+    async def _send_start(self, event: events.Response) -> None:
         fields = [f for f in event.headers if f[0].lower() not in _FRAMING]
         names = {name.lower() for name, _ in fields}
         fields += [f for f in self.config.response_headers("h11") if f[0] not in names]
@@ -168,8 +327,24 @@ class Http1(H11Protocol):
         fields = visible(fields)
         if target[:1] != b"/":
             target, fields = origin_form(target, fields)
-        make: Callable[..., Any] = WebSocket if websocket else HTTPStream
-        self.stream = stream = make(
+            request = h11.Request(
+                method=request.method,
+                target=target,
+                headers=fields,
+                http_version=request.http_version,
+            )
+        if websocket:
+            await self._create_websocket(request, fields)
+        else:
+            # To hypercorn it is like a stream of its own.
+            stream = self.stream = cast("Any", Stream(self, request, fields))
+            self.task_group.spawn(stream.run, cast("Any", self.app).app)
+        self.keep_alive_requests += 1
+
+    async def _create_websocket(
+        self, request: h11.Request, fields: list[Field]
+    ) -> None:
+        self.stream = WebSocket(
             self.app,
             self.config,
             self.context,
@@ -180,19 +355,23 @@ class Http1(H11Protocol):
             self.stream_send,
             STREAM_ID,
         )
-        if websocket:
-            self.connection = H11WSConnection(self.connection)  # type: ignore[arg-type]
-        await stream.handle(
+        self.connection = H11WSConnection(cast("h11.Connection", self.connection))
+        await self.stream.handle(
             Request(
                 stream_id=STREAM_ID,
                 headers=fields,
-                http_version=version,
+                http_version=request.http_version.decode(),
                 method=request.method.decode("ascii"),
-                raw_path=target,
+                raw_path=request.target,
                 state=self.connection_state,
             )
         )
-        self.keep_alive_requests += 1
+
+    async def end(self, stream: Stream) -> None:
+        """A response is over, or its application: wait for a request, or close."""
+        if self.stream is cast("Any", stream):
+            self.stream = None
+        await self._maybe_recycle()
 
     async def _send_error_response(self, status_code: int) -> None:
         status = HTTPStatus(status_code)

@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from email.utils import formatdate
 from typing import Any, cast
 from weakref import WeakSet
 
@@ -25,8 +23,9 @@ from uvicorn.server import ServerState
 from djasgi.options import Options
 from djasgi.servers.base import Application, Requests
 from djasgi.servers.engines.draining import drain
+from djasgi.servers.engines.framing import Heads
 from djasgi.servers.engines.transports import abort_later, stop_accepting
-from djasgi.servers.engines.uvicorn_http import Connection, Cycle
+from djasgi.servers.engines.uvicorn_http import Connection
 from djasgi.servers.engines.uvicorn_websocket import WebSocket, close_websocket
 from djasgi.tls import Tls
 
@@ -107,9 +106,8 @@ class Engine:
         )
         self.config.load()
         self.arriving: WeakSet[Connection] = WeakSet()
-        self.defaults: list[tuple[bytes, bytes]] = []
-        """Names and lines of the header fields that each response begins with."""
-        self._held: list[Cycle] = []
+        self.heads = Heads(options)
+        self.state.default_headers = self.heads.fields
         self._draining = False
         self._told: set[WebSocketsSansIOProtocol] = set()
 
@@ -128,7 +126,7 @@ class Engine:
             self.state, self.options.header_timeout, self.config.timeout_keep_alive
         )
         aides = [
-            loop.create_task(self._renew_headers()),
+            loop.create_task(self.heads.renew()),
             loop.create_task(patience.watch()),
         ]
         log = logging.getLogger("uvicorn.error")
@@ -164,33 +162,6 @@ class Engine:
             backlog=self.config.backlog,
             **keywords,
         )
-
-    async def _renew_headers(self) -> None:
-        """What each response begins with; Date has a resolution of one second."""
-        fixed = self.config.encoded_headers
-        while True:
-            now = time.time()
-            date = (b"date", formatdate(now, usegmt=True).encode())
-            self.state.default_headers = [
-                *([date] if self.config.date_header else []),
-                *fixed,
-            ]
-            self.defaults = [
-                (name, b"%b: %b\r\n" % (name, value))
-                for name, value in self.state.default_headers
-            ]
-            await asyncio.sleep(1 - now % 1)
-
-    def holds_head_of(self, cycle: Cycle) -> None:
-        """Send the head of this response at the next turn of the loop, if not before."""
-        if not self._held:
-            asyncio.get_running_loop().call_soon(self._write_heads)
-        self._held.append(cycle)
-
-    def _write_heads(self) -> None:
-        held, self._held = self._held, []
-        for cycle in held:
-            cycle.write_head()
 
     def is_draining(self) -> bool:
         return self._draining

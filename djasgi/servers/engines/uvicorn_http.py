@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from collections.abc import Iterable
 from contextvars import Context
 from http import HTTPStatus
@@ -13,21 +12,18 @@ from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
     HttpToolsProtocol,
     RequestResponseCycle,
 )
 
 from djasgi.servers.engines import refusals
+from djasgi.servers.engines.framing import COPIED, Response
 from djasgi.servers.engines.heads import (
-    NOT_IN_A_LINE,
-    TOKEN,
     Field,
     handshake_problem,
     is_visible,
     origin_form,
     problem,
-    tokens,
     visible,
     wants_websocket,
 )
@@ -48,12 +44,8 @@ class _Unheard:
         pass
 
 
-class Cycle(RequestResponseCycle):
-    """uvicorn's side of a request, with the framing that the others have.
-
-    The messages come in the order of the ASGI specification; the layer
-    `djasgi.layers.requests` has seen to that.
-    """
+class Cycle(Response, RequestResponseCycle):
+    """uvicorn's side of a request, with the framing that the others have."""
 
     # In the class, not for each request: most of them never change.
     logger = logging.getLogger("uvicorn.error")
@@ -61,14 +53,7 @@ class Cycle(RequestResponseCycle):
     more_body = True
     response_started = False
     response_complete = False
-    chunked_encoding: bool | None = None
-    expected_content_length = 0
     message_event: Any = _Unheard()
-    _bodiless = False
-    _says_close = False
-    _to_the_end = False
-    _head = b""
-    """The head of the response, until its body begins or the loop has turned."""
 
     def __init__(self, connection: Connection, *, keep_alive: bool) -> None:
         # Without super's, which sets all that stands in the class.
@@ -101,8 +86,8 @@ class Cycle(RequestResponseCycle):
         finally:
             self.tasks.discard(self.task)
             self.on_response = _nothing
-            if self._head:
-                self.write_head()
+            if self.held:
+                self.write_held()
         if not self.response_complete and not self.disconnected:
             self.transport.close()
 
@@ -126,92 +111,42 @@ class Cycle(RequestResponseCycle):
     def _write_head(self, status: int, headers: Iterable[Field]) -> None:
         self.response_started = True
         self.waiting_for_100_continue = False
-        fields = [*headers]  # perhaps an iterator
-        if NOT_IN_A_LINE.search(b"".join([value for _, value in fields])):
-            raise RuntimeError("Invalid HTTP header value.")
-        names = set()
-        lines: list[bytes] = []
-        for given, value in fields:
-            name = _NAMES.get(given) or _named(given)
-            if name in _FRAMING and self._is_ours(name, value):
-                continue
-            names.add(name)
-            lines += (name, b": ", value, b"\r\n")
         if self.more_body:
             # What is left of the request is not waited for.
             self.keep_alive = False
             cast("Any", self.transport).has_unread = True
-        if status in _BODILESS:
-            self._bodiless = True
-            self.chunked_encoding = False
-            self.expected_content_length = 0
-        elif self.chunked_encoding is None and self.scope["method"] != "HEAD":
-            if self.scope["http_version"] == "1.0":
-                self._to_the_end = True
-                cast("Any", self.transport).is_cut_short = True
-                self.chunked_encoding = False
-                self.expected_content_length = sys.maxsize
-            else:
-                self.chunked_encoding = True
-                lines.append(b"transfer-encoding: chunked\r\n")
-        if not (self.keep_alive or self._says_close):
-            lines.append(b"connection: close\r\n")
-        # The application's stands alone.
-        defaults = [line for name, line in self.engine.defaults if name not in names]
-        # One write with the body, which mostly comes at once, costs half of two.
-        self._head = b"".join((STATUS_LINE[status], *defaults, *lines, b"\r\n"))
-        self.engine.holds_head_of(self)
+        scope: Any = self.scope
+        self.begin(
+            status,
+            headers,
+            scope["method"],
+            scope["http_version"],
+            self.engine.heads.defaults,
+        )
+        if self.to_the_end:
+            cast("Any", self.transport).is_cut_short = True
+        self.engine.heads.hold(self)
 
-    def write_head(self) -> None:
-        """Send the head, if the body has not come with it and the connection is there."""
-        if self._head and not self.transport.is_closing():
+    def write_held(self) -> None:
+        if not self.transport.is_closing():
             self._write(b"")
 
     def _write(self, data: bytes) -> None:
-        head, self._head = self._head, b""
-        if head and len(data) > _COPIED:
+        head, self.held = self.held, b""
+        if head and len(data) > COPIED:
             self.transport.write(head)
         elif head:
             data = head + data
         if data and not self.disconnected:
             self.transport.write(data)
 
-    def _is_ours(self, name: bytes, value: bytes) -> bool:
-        """Take note of a field of `_FRAMING`; whether it is left out of the head."""
-        if name == b"content-length":
-            if self.chunked_encoding is None:
-                self.chunked_encoding = False
-                self.expected_content_length = int(value)
-            return False
-        if name == b"connection":
-            if b"close" in tokens(name, ((name, value),)):
-                self.keep_alive = False
-                self._says_close = True
-            return False
-        return True
-
     def _write_body(self, body: bytes, more_body: bool) -> None:
-        if self._bodiless or self.scope["method"] == "HEAD":
-            self.expected_content_length = 0
-        elif self.chunked_encoding:
-            chunk = (b"%x\r\n" % len(body), body, b"\r\n") if body else ()
-            self._write(b"".join((*chunk, b"" if more_body else b"0\r\n\r\n")))
-        elif self._to_the_end:
-            self._write(body)
-            if not more_body:
-                self.expected_content_length = 0
-                cast("Any", self.transport).is_cut_short = False
-        else:
-            self.expected_content_length -= len(body)
-            if self.expected_content_length < 0:
-                raise RuntimeError("Response content longer than Content-Length")
-            self._write(body)
-        if self._head:
-            self.write_head()
+        self._write(self.framed(body, more_body))
         if more_body:
             return
-        if self.expected_content_length:
-            raise RuntimeError("Response content shorter than Content-Length")
+        self.finish()
+        if self.to_the_end:
+            cast("Any", self.transport).is_cut_short = False
         self.response_complete = True
         self.message_event.set()
         if not self.keep_alive:
@@ -223,30 +158,11 @@ def _nothing() -> None:
     pass
 
 
-_FRAMING = {b"content-length", b"transfer-encoding", b"connection"}
-_BODILESS = (204, 304)
-
-_COPIED = 65_536
-"""Bytes of a body that are copied behind the head, at most, to be one write with it."""
-
-_NAMES: dict[bytes, bytes] = {}
-"""Names of header fields, as applications give them, in lower case. They are few."""
-
 _PLAIN_NAMES: dict[bytes, bytes] = {}
-"""The same of requests, without those that the application does not see."""
+"""Names of header fields in lower case, without those that the application does not see."""
 
 _MOST_NAMES = 1000
 """More are not kept: clients could send any number of them."""
-
-
-def _named(name: bytes) -> bytes:
-    """`name` in lower case. Raises RuntimeError for what is no token (RFC 9110)."""
-    if not TOKEN.fullmatch(name):
-        raise RuntimeError("Invalid HTTP header name.")
-    lower = name.lower()
-    if len(_NAMES) < _MOST_NAMES:
-        _NAMES[name] = lower
-    return lower
 
 
 class _RefusedError(Exception):

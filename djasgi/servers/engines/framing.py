@@ -1,0 +1,159 @@
+"""How a response of HTTP/1 is written: one set of rules, whichever server sends it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Sequence
+
+from djasgi.options import Options
+from djasgi.servers.engines.heads import NOT_IN_A_LINE, TOKEN, Field, tokens
+from djasgi.servers.engines.refusals import own_fields, phrase
+
+COPIED = 65_536
+"""Bytes of a body that are copied behind the head, at most, to be one write with it."""
+
+_FRAMING = {b"content-length", b"transfer-encoding", b"connection"}
+_BODILESS = (204, 304)
+
+_STATUS_LINES = {
+    status: b"HTTP/1.1 %d %b\r\n" % (status, phrase(status))
+    for status in range(100, 600)
+}
+
+_NAMES: dict[bytes, bytes] = {}
+"""Names of header fields, as applications give them, in lower case. They are few."""
+
+_MOST_NAMES = 1000
+"""More are not kept: an application may make them of anything."""
+
+
+class Response:
+    """The framing of one response (RFC 9112, section 6).
+
+    A part of what a server has for a request: an object beside it would cost more than
+    the rules do. The messages come in the order of the ASGI specification; the layer
+    `djasgi.layers.requests` has seen to that.
+    """
+
+    keep_alive = True
+    """Whether the connection goes on after this response. `begin` may end that."""
+    to_the_end = False
+    """Whether the end of the connection is that of the response."""
+    held = b""
+    """The head, until the body begins or the loop has turned."""
+    _is_chunked = False
+    _is_bodiless = False
+    _left = 0
+
+    def begin(
+        self,
+        status: int,
+        headers: Iterable[Field],
+        method: str,
+        version: str,
+        defaults: Sequence[Field],
+    ) -> None:
+        """Make the head, in `held`.
+
+        `defaults` are names with whole lines of what the application need not say.
+        Raises RuntimeError for what must not be in a head.
+        """
+        fields = [*headers]  # perhaps an iterator
+        if NOT_IN_A_LINE.search(b"".join([value for _, value in fields])):
+            raise RuntimeError("Invalid HTTP header value.")
+        names = set()
+        lines: list[bytes] = []
+        length: int | None = None
+        says_close = False
+        for given, value in fields:
+            name = _NAMES.get(given) or _named(given)
+            if name in _FRAMING:
+                if name == b"transfer-encoding":
+                    continue  # the framing is ours
+                if name == b"content-length":
+                    length = int(value) if length is None else length
+                elif b"close" in tokens(name, ((name, value),)):
+                    self.keep_alive = False
+                    says_close = True
+            names.add(name)
+            lines += (name, b": ", value, b"\r\n")
+        if status in _BODILESS or method == "HEAD":
+            self._is_bodiless = True
+        elif length is not None:
+            self._left = length
+        elif version == "1.0":
+            self.to_the_end = True
+        else:
+            self._is_chunked = True
+            lines.append(b"transfer-encoding: chunked\r\n")
+        if not (self.keep_alive or says_close):
+            lines.append(b"connection: close\r\n")
+        # The application's stands alone.
+        before = [line for name, line in defaults if name not in names]
+        self.held = b"".join((_STATUS_LINES[status], *before, *lines, b"\r\n"))
+
+    def framed(self, body: bytes, more_body: bool) -> bytes:
+        """What to send of a body. Raises RuntimeError if it is longer than was said."""
+        if self._is_bodiless:
+            return b""
+        if self._is_chunked:
+            chunk = (b"%x\r\n" % len(body), body, b"\r\n") if body else ()
+            return b"".join((*chunk, b"" if more_body else b"0\r\n\r\n"))
+        if not self.to_the_end:
+            self._left -= len(body)
+            if self._left < 0:
+                raise RuntimeError("Response content longer than Content-Length")
+        return body
+
+    def finish(self) -> None:
+        """The body is over. Raises RuntimeError if it is shorter than was said."""
+        if self._left:
+            raise RuntimeError("Response content shorter than Content-Length")
+
+    def write_held(self) -> None:
+        """Send the head, if the body has not come with it and the connection is there."""
+        raise NotImplementedError
+
+
+class Heads:
+    """What heads of responses begin with; and when they leave, if no body comes.
+
+    They leave with the turn of the loop: one write with the body, which mostly comes at
+    once, costs half of two.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.fields: list[Field] = []
+        self.defaults: list[Field] = []
+        """The same, names with whole lines."""
+        self._options = options
+        self._held: list[Response] = []
+
+    async def renew(self) -> None:
+        """Keep the Date field current, which has a resolution of one second."""
+        while True:
+            self.fields[:] = own_fields(self._options)
+            self.defaults = [(f[0], b"%b: %b\r\n" % f) for f in self.fields]
+            await asyncio.sleep(1 - time.time() % 1)
+
+    def hold(self, response: Response) -> None:
+        if not self._held:
+            asyncio.get_running_loop().call_soon(self._write)
+        self._held.append(response)
+
+    def _write(self) -> None:
+        held, self._held = self._held, []
+        for response in held:
+            if response.held:
+                response.write_held()
+
+
+def _named(name: bytes) -> bytes:
+    """`name` in lower case. Raises RuntimeError for what is no token (RFC 9110)."""
+    if not TOKEN.fullmatch(name):
+        raise RuntimeError("Invalid HTTP header name.")
+    lower = name.lower()
+    if len(_NAMES) < _MOST_NAMES:
+        _NAMES[name] = lower
+    return lower
