@@ -178,8 +178,10 @@ PINS: dict[str, list[tuple[str, str, str]]] = {
         (
             "h11._connection:Connection._process_event",
             "self role event",
-            "_cstate process_event process_keep_alive_disabled "
-            "client_is_waiting_for_100_continue _respond_to_state_changes",
+            (
+                "_cstate process_event process_keep_alive_disabled "
+                "client_is_waiting_for_100_continue _respond_to_state_changes"
+            ),
         ),
         (
             "h11._connection:Connection._respond_to_state_changes",
