@@ -65,14 +65,4 @@ DIFFERENCES = (
         "allows the close).",
         "conformance/test_differences.py::test_close_between_fragments",
     ),
-    Difference(
-        "Spelling and order of the names of response header fields",
-        {
-            "uvicorn": "lower case; date first",
-            "hypercorn": "lower case; date first",
-            "daphne": "Capitalized; those of one name together",
-        },
-        "None to clients that follow RFC 9110: fields of one name keep their order.",
-        "conformance/test_differences.py::test_names_of_response_headers",
-    ),
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import socket
 from collections.abc import Iterator
 from urllib.parse import quote
@@ -89,21 +88,3 @@ def test_compression(shared: Shared) -> None:
     with websocket(sock, compression="deflate") as ws:
         names = [extension.name for extension in ws.protocol.extensions]
     assert names == ([] if server == "daphne" else ["permessage-deflate"])
-
-
-def test_names_of_response_headers(shared: Shared) -> None:
-    server, _, sock = shared
-    with client(sock) as asking:
-        asking.sendall(HEAD % b"/close")
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            head += asking.recv(1)
-    names = re.findall(rb"(?m)^([\w-]+): ", head)
-    assert (
-        names
-        == {
-            "uvicorn": [b"date", b"connection", b"transfer-encoding"],
-            "hypercorn": [b"date", b"connection", b"transfer-encoding"],
-            "daphne": [b"Connection", b"Date", b"Transfer-Encoding"],
-        }[server]
-    )

@@ -301,6 +301,34 @@ def test_headers_of_one_name_keep_their_order(shared: Shared) -> None:
     assert re.findall(rb"(?im)^set-cookie: (.*)\r$", response) == [b"b=1", b"a=2"]
 
 
+def test_names_of_headers_are_in_lower_case_and_in_order(shared: Shared) -> None:
+    own = start(200, ("X-One", "1"), ("Content-Type", "text/plain"), ("x-two", "2"))
+    request = head("Connection: close", start=f"GET {script(own, body())} HTTP/1.1")
+    names = re.findall(rb"(?m)^([\w-]+): ", exchange(shared, request))
+    assert b" ".join(names) == (
+        b"date x-one content-type x-two transfer-encoding connection"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        ("multipart/form-data", "abc"),
+        ("multipart/form-data; boundary=aaa", "abc"),
+        ("multipart/form-data; boundary=aaa", "--aaa\r\n\r\nb"),
+        ("application/x-www-form-urlencoded", "%zz=%\xff&" * 200),
+    ],
+)
+def test_broken_forms_are_the_applications(
+    shared: Shared, kind: str, content: str
+) -> None:
+    fields = f"Content-Type: {kind}", f"Content-Length: {len(content)}"
+    request = head(*fields, "Connection: close", start="POST /body HTTP/1.1")
+    response = exchange(shared, request + content.encode("latin-1"))
+    assert framing(response)[0] == 200
+    assert f"\r\n{len(content)}\r\n".encode() in response
+
+
 def test_headers_may_come_from_an_iterator(shared: Shared) -> None:
     """ASGI says no more than that they can be iterated over."""
     response = exchange(shared, head(start="GET /iterator HTTP/1.1"))

@@ -231,6 +231,28 @@ PINS: dict[str, list[tuple[str, str, str]]] = {
             "_response_started responseHeaders",
         ),
         ("daphne.http_protocol:WebRequest.basic_error", "", "error_template"),
+        (
+            "daphne.http_protocol:WebRequest.finish",
+            "self",
+            "application_queue send_disconnect protocol_disconnected",
+        ),
+        ("daphne.http_protocol:WebRequest.send_disconnect", "", "application_queue"),
+        ("daphne.http_protocol:WebRequest.duration", "", "request_start"),
+        (
+            "daphne.server:Server.application_checker",
+            "",
+            "connections application_instance disconnected",
+        ),
+        (
+            "twisted.web.http:Request.requestReceived",
+            "self command path version",
+            "content method uri clientproto path process",
+        ),
+        (
+            "twisted.web.http:Request.finish",
+            "self",
+            "startedWriting chunked finished _cleanup",
+        ),
         ("daphne.ws_protocol:WebSocketProtocol.onClose", "", "muted application_queue"),
         ("daphne.ws_protocol:WebSocketProtocol.serverAccept", "", "handshake_deferred"),
         ("daphne.ws_protocol:WebSocketProtocol.handle_reply", "self message", ""),

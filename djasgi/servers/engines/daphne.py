@@ -20,10 +20,18 @@ from daphne.ws_protocol import WebSocketFactory
 from twisted.internet import reactor
 
 from djasgi.options import Options
-from djasgi.servers.base import Application, Receive, Requests, Scope, Send
+from djasgi.servers.base import (
+    Application,
+    Message,
+    Receive,
+    Requests,
+    Scope,
+    Send,
+)
 from djasgi.servers.engines.daphne_http import Channel, HttpFactory
 from djasgi.servers.engines.daphne_websocket import WebSocket
 from djasgi.servers.engines.draining import CLOSING, drain, settle
+from djasgi.servers.engines.framing import Heads
 from djasgi.servers.engines.reactor import adopt, halt, secured
 from djasgi.tls import Tls
 
@@ -51,18 +59,16 @@ class Engine(daphne.server.Server):  # type: ignore[misc]  # daphne is not typed
         options: Options,
         settings: Mapping[str, object],
     ) -> None:
-        def by_position(scope: Scope, receive: Receive, send: Send) -> Any:
-            # daphne calls by keyword: an application may name its parameters freely.
-            return application(scope, receive, send)
-
         super().__init__(
-            by_position,
+            application,
             endpoints=["adopted"],
             signal_handlers=False,
             server_name="daphne" if options.server_header else "",
             **(_LIMITS_OF_ITS_OWN | dict(settings)),
         )
+        self._application: Any = application
         self.options = options
+        self.heads = Heads(options)
         self.draining = False
         self.connections: dict[Any, dict[str, Any]] = {}
         self.http_factory = HttpFactory(self)
@@ -106,6 +112,7 @@ class Engine(daphne.server.Server):  # type: ignore[misc]  # daphne is not typed
         self._secure = tls is not None
         factory = secured(tls, self.http_factory) if tls else self.http_factory
         reactor.startRunning(installSignalHandlers=False)
+        renewing = asyncio.get_running_loop().create_task(self.heads.renew())
         try:
             reactor.callLater(1, self.application_checker)
             reactor.callLater(2, self.timeout_checker)
@@ -125,6 +132,7 @@ class Engine(daphne.server.Server):  # type: ignore[misc]  # daphne is not typed
                 self.options.stream_grace,
             )
         finally:
+            renewing.cancel()
             await halt()
             for sock in sockets:
                 sock.close()
@@ -141,11 +149,17 @@ class Engine(daphne.server.Server):  # type: ignore[misc]  # daphne is not typed
             protocol.adapt(scope, secure=self._secure)
         else:
             protocol.adapt(scope)
-        queue = super().create_application(protocol, scope)
-        task = self.connections.get(protocol, {}).get("application_instance")
-        if task is not None:
-            task.add_done_callback(partial(self._finished, protocol))
+        queue: asyncio.Queue[Message] = asyncio.Queue()
+        self.run(protocol, scope, queue.get, partial(self.handle_reply, protocol))
         return queue
+
+    def run(self, protocol: Any, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application, which answers to `protocol`."""
+        task = asyncio.get_running_loop().create_task(
+            self._application(scope, receive, send)
+        )
+        self.connections[protocol]["application_instance"] = task
+        task.add_done_callback(partial(self._finished, protocol))
 
     async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
         # daphne looks at the header fields before it takes them.

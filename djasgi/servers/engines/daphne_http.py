@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+import time
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
@@ -14,11 +17,13 @@ from twisted.protocols.basic import LineReceiver
 from twisted.web.http import HTTPChannel, Request as TwistedRequest
 
 from djasgi.options import Options
-from djasgi.servers.base import Scope
+from djasgi.servers.base import Message, Scope
 from djasgi.servers.engines import refusals
 from djasgi.servers.engines.draining import CLOSING, unacknowledged
+from djasgi.servers.engines.framing import Response
 from djasgi.servers.engines.heads import (
     NOT_IN_A_LINE,
+    TOKEN,
     Field,
     handshake_problem,
     origin_form,
@@ -32,6 +37,8 @@ daphne.http_protocol.INVALID_HEADER_VALUE_BYTES = frozenset()
 
 _MOST_DIGITS = 18
 _OF_A_HANDSHAKE = (b"host", b"upgrade", b"connection")
+_OF_TWISTED = {*_OF_A_HANDSHAKE, b"content-length", b"transfer-encoding", b"expect"}
+"""What Twisted, or autobahn, has to know of a head."""
 
 
 class Channel(HTTPChannel):  # type: ignore[misc]  # Twisted is not typed here
@@ -97,7 +104,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # Twisted is not typed here
         self.refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
     def headerReceived(self, line: bytes) -> bool:  # noqa: N802  # Twisted's name
-        name, _, value = line.partition(b":")
+        name, colon, value = line.partition(b":")
         if self.refused:
             return False
         if name.lower() == b"transfer-encoding" and value.strip().lower() != b"chunked":
@@ -106,10 +113,14 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # Twisted is not typed here
         if name.lower() == b"content-length" and len(value.strip()) > _MOST_DIGITS:
             self.refuse(HTTPStatus.BAD_REQUEST)  # Python refuses to count so far
             return False
-        if not super().headerReceived(line):
+        lower = name.lower()
+        if lower in _OF_TWISTED or lower[:14] == b"sec-websocket-":
+            if not super().headerReceived(line):
+                return False
+        elif not colon or not TOKEN.fullmatch(name):
+            self.refuse(HTTPStatus.BAD_REQUEST)
             return False
-        # Twisted groups those that have the same name.
-        self.requests[-1].fields.append((name.lower(), value.strip(b" \t")))
+        self.requests[-1].fields.append((lower, value.strip(b" \t")))
         return True
 
     def allHeadersReceived(self) -> None:  # noqa: N802  # Twisted's name
@@ -241,43 +252,126 @@ def _forget(data: bytes) -> None:
     """In place of what reads, after the last response."""
 
 
-class Request(WebRequest):  # type: ignore[misc]  # daphne is not typed
-    """daphne's request, with a Date header and an end when its application has ended."""
+class Request(Response, WebRequest):  # type: ignore[misc]  # daphne is not typed
+    """daphne's request, with the framing that the others have.
+
+    Of HTTP/1 it is told to the application, and answered, without daphne and Twisted,
+    which between them cost more than all the rest.
+    """
+
+    _response_started: bool
+    _has_length = False
+    handshake = False
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self.fields: list[Field] = []
-        self.handshake = False
-        self._left: int | None = None
-        self._bodiless = False
+
+    def requestReceived(  # noqa: N802  # Twisted's name
+        self, command: bytes, path: bytes, version: bytes
+    ) -> None:
+        # Without super's forms: they are the application's to read, and to refuse.
+        self.method, self.uri, self.clientproto = command, path, version
+        self.path = path.partition(b"?")[0]
+        self.content.seek(0)
+        self.process()
 
     def process(self) -> Any:
+        if self.handshake:
+            return self._shake_hands()
+        if self.clientproto == b"HTTP/2":
+            return super().process()
+        self._begin_application()
+        return None
+
+    def _shake_hands(self) -> Any:
         channel = self.channel
         headers = self.requestHeaders
-        if self.handshake:
-            # autobahn splits lines at more than line ends: it gets what it needs.
-            for name, _ in list(headers.getAllRawHeaders()):
-                lower = name.lower()
-                if lower not in _OF_A_HANDSHAKE and lower[:14] != b"sec-websocket-":
-                    headers.removeHeader(name)
-            self.server.handshake_of = self
-            self.server.handshake = None
-        else:
-            headers.removeHeader(b"upgrade")
+        # autobahn splits lines at more than line ends: it gets what it needs.
+        for name, _ in list(headers.getAllRawHeaders()):
+            lower = name.lower()
+            if lower not in _OF_A_HANDSHAKE and lower[:14] != b"sec-websocket-":
+                headers.removeHeader(name)
+        self.server.handshake_of = self
+        self.server.handshake = None
         done = super().process()
         self.server.handshake_of = None
-        if self.handshake and self.transport is None:  # it belongs to a websocket now
+        if self.transport is None:  # it belongs to a websocket now
             channel.factory.channels.discard(channel)
             channel.websocket = self.server.handshake
         return done
 
+    def _begin_application(self) -> None:
+        self.request_start = time.time()
+        peers: list[tuple[str, int] | None] = [
+            (address.host, address.port) if hasattr(address, "port") else None
+            for address in (self.client, self.host)
+        ]
+        self.client_addr, self.server_addr = peers
+        self.application_queue: asyncio.Queue[Message] = asyncio.Queue()
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": self.clientproto[5:].decode(),
+            "method": self.method.decode("ascii"),
+            "scheme": "https" if self.isSecure() else "http",
+            "path": unquote(self.path.decode("ascii")),
+            "raw_path": self.path,
+            "query_string": self.uri.partition(b"?")[2],
+            "root_path": "",
+            "headers": visible(self.fields),
+            "client": self.client_addr,
+            "server": self.server_addr,
+            "state": {},
+        }
+        size = self.server.request_buffer_size
+        more_body = True
+        while more_body:
+            body = self.content.read(size)
+            more_body = len(body) == size
+            self.application_queue.put_nowait(
+                {"type": "http.request", "body": body, "more_body": more_body}
+            )
+        self.server.run(self, scope, self.application_queue.get, self.send)
+
     def adapt(self, scope: Scope) -> None:
-        """Give the application the head as it was sent."""
+        """Give the application the head as it was sent, by HTTP/2."""
         scope["headers"] = visible(self.fields)
         scope["path"] = unquote(self.path.decode("ascii"))
         scope["raw_path"] = self.path
 
+    async def send(self, message: Message) -> None:
+        """What the application answers to a request of HTTP/1."""
+        if self.finished or self.channel is None:
+            return
+        if self._response_started:
+            self._write_body(message.get("body", b""), message.get("more_body", False))
+        else:
+            self._response_started = True
+            self._write_head(message["status"], message.get("headers", ()))
+
+    def _write_head(self, status: int, headers: Iterable[Field]) -> None:
+        channel, server = self.channel, self.server
+        self.code = status
+        self.keep_alive = channel.persistent and not server.draining
+        method, version = self.method.decode("ascii"), self.clientproto[5:].decode()
+        self.begin(status, headers, method, version, server.heads.defaults)
+        channel.persistent = self.keep_alive
+        self.startedWriting = 1
+        server.heads.hold(self)
+
+    def transmit(self, data: bytes) -> None:
+        if self.channel is not None:
+            self.channel.write(data)
+
+    def _write_body(self, body: bytes, more_body: bool) -> None:
+        self.write_body(body, more_body)
+        if not more_body:
+            self.check_length()
+            self.finish()
+
     def handle_reply(self, message: dict[str, Any]) -> None:
+        """What the application answers to a request of HTTP/2."""
         if self.finished or self.channel is None:
             return
         if message["type"] == "http.response.start":
@@ -286,7 +380,9 @@ class Request(WebRequest):  # type: ignore[misc]  # daphne is not typed
             message = self._measured(message)
         super().handle_reply(message)
         if message["type"] == "http.response.start" and self.channel is not None:
-            self._complete(self.responseHeaders)
+            headers = self.responseHeaders
+            if self.server.options.date_header and not headers.hasHeader(b"date"):
+                headers.setRawHeaders(b"date", [refusals.date()])
             # Twisted keeps the head until there is something of the body.
             TwistedRequest.write(self, b"")
 
@@ -300,16 +396,17 @@ class Request(WebRequest):  # type: ignore[misc]  # daphne is not typed
                 continue  # the framing is ours
             if lower == b"content-length":
                 self._left = int(value)
+                self._has_length = True
             fields.append((name, value))
         status = message["status"]
-        self._bodiless = self.method == b"HEAD" or status in (204, 304)
+        self._is_bodiless = self.method == b"HEAD" or status in (204, 304)
         return {**message, "headers": fields}
 
     def _measured(self, message: dict[str, Any]) -> dict[str, Any]:
         """Raise RuntimeError for a body that is not as long as was said."""
-        if self._bodiless:
+        if self._is_bodiless:
             return {**message, "body": b""}
-        if self._left is not None:
+        if self._has_length:
             self._left -= len(message.get("body", b""))
             if self._left < 0:
                 raise RuntimeError("Response content longer than Content-Length")
@@ -317,26 +414,14 @@ class Request(WebRequest):  # type: ignore[misc]  # daphne is not typed
                 raise RuntimeError("Response content shorter than Content-Length")
         return message
 
-    def _complete(self, headers: Any) -> None:
-        if self.server.options.date_header and not headers.hasHeader(b"date"):
-            headers.setRawHeaders(b"date", [refusals.date()])
-        if self.clientproto == b"HTTP/2":
-            return
-        said = b",".join(headers.getRawHeaders(b"connection", ())).lower()
-        if (
-            self.server.draining
-            or not self.channel.persistent
-            or b"close" in said.replace(b" ", b"").split(b",")
-        ):
-            headers.setRawHeaders(b"connection", [b"close"])
-            self.channel.persistent = False
-
     def handle_exception(self, exception: BaseException | None) -> None:
         if self.channel is None:
             return
         if self.clientproto == b"HTTP/2":
             self.channel.abortConnection()  # of the stream
             return
+        if self.held:
+            self.write_held()
         # Nobody is to take what there is of the response for all of it.
         if self.clientproto == b"HTTP/1.0" or not self._response_started:
             self.channel.transport.abortConnection()

@@ -10,7 +10,7 @@ from djasgi.options import Options
 from djasgi.servers.engines.heads import NOT_IN_A_LINE, TOKEN, Field, tokens
 from djasgi.servers.engines.refusals import own_fields, phrase
 
-COPIED = 65_536
+_COPIED = 65_536
 """Bytes of a body that are copied behind the head, at most, to be one write with it."""
 
 _FRAMING = {b"content-length", b"transfer-encoding", b"connection"}
@@ -93,8 +93,19 @@ class Response:
         before = [line for name, line in defaults if name not in names]
         self.held = b"".join((_STATUS_LINES[status], *before, *lines, b"\r\n"))
 
-    def framed(self, body: bytes, more_body: bool) -> bytes:
-        """What to send of a body. Raises RuntimeError if it is longer than was said."""
+    def write_body(self, body: bytes, more_body: bool) -> None:
+        """Send a piece of the body. Raises RuntimeError if it is longer than was said."""
+        data = self._framed(body, more_body)
+        if self.held:
+            if len(data) > _COPIED:
+                self.write_held()
+            else:
+                data = self.held + data
+                self.held = b""
+        if data:
+            self.transmit(data)
+
+    def _framed(self, body: bytes, more_body: bool) -> bytes:
         if self._is_bodiless:
             return b""
         if self._is_chunked:
@@ -106,13 +117,18 @@ class Response:
                 raise RuntimeError("Response content longer than Content-Length")
         return body
 
-    def finish(self) -> None:
+    def check_length(self) -> None:
         """The body is over. Raises RuntimeError if it is shorter than was said."""
         if self._left:
             raise RuntimeError("Response content shorter than Content-Length")
 
     def write_held(self) -> None:
-        """Send the head, if the body has not come with it and the connection is there."""
+        """Send the head, without waiting for a body."""
+        head, self.held = self.held, b""
+        self.transmit(head)
+
+    def transmit(self, data: bytes) -> None:
+        """Send `data`, if the connection is there."""
         raise NotImplementedError
 
 

@@ -21,7 +21,7 @@ from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from djasgi.options import Options
 from djasgi.servers.base import Application, Message, Scope
 from djasgi.servers.engines import refusals
-from djasgi.servers.engines.framing import COPIED, Heads, Response
+from djasgi.servers.engines.framing import Heads, Response
 from djasgi.servers.engines.heads import (
     Field,
     handshake_problem,
@@ -40,6 +40,9 @@ _LENGTH = re.compile(rb"(?i)\ncontent-length:[ \t]*([^\r]*?)[ \t]*\r")
 _CODING = re.compile(rb"(?i)\ntransfer-encoding:")
 _CHUNK = re.compile(rb"[0-9A-Fa-f]{1,16}(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?\r\n")
 _FRAMING = (b"transfer-encoding",)
+
+_HIGH_WATER = 65_536
+"""Bytes that wait for a client before asyncio says so (asyncio: Streaming Protocols)."""
 
 
 class Buffer(ReceiveBuffer):
@@ -229,25 +232,16 @@ class Stream(Response):
         http.begin_response(keep_alive=self.keep_alive)
         http1.heads.hold(self)
 
-    def write_held(self) -> None:
-        head, self.held = self.held, b""
-        self._http1.write(head)
+    def transmit(self, data: bytes) -> None:
+        self._http1.write(data)
 
     async def _write_body(self, body: bytes, more_body: bool) -> None:
         http1 = self._http1
-        data = self.framed(body, more_body)
-        if self.held:
-            if len(data) > COPIED:
-                self.write_held()
-            else:
-                data = self.held + data
-                self.held = b""
-        if data:
-            http1.write(data)
-            await http1.drain()
+        self.write_body(body, more_body)
+        await http1.drain()
         if more_body or self._closed:
             return
-        self.finish()
+        self.check_length()
         http: Any = http1.connection
         http.end_response()
         self._closed = True
@@ -278,7 +272,7 @@ class Http1(H11Protocol):
     async def drain(self) -> None:
         """Wait while the client takes nothing; notice that it has gone."""
         transport = self._writer.transport
-        if transport.is_closing() or transport.get_write_buffer_size() > COPIED:
+        if transport.is_closing() or transport.get_write_buffer_size() > _HIGH_WATER:
             try:
                 await self._writer.drain()
             except ConnectionError:

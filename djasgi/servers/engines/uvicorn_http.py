@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from djasgi.servers.engines import refusals
-from djasgi.servers.engines.framing import COPIED, Response
+from djasgi.servers.engines.framing import Response
 from djasgi.servers.engines.heads import (
     Field,
     handshake_problem,
@@ -129,22 +129,17 @@ class Cycle(Response, RequestResponseCycle):
 
     def write_held(self) -> None:
         if not self.transport.is_closing():
-            self._write(b"")
+            super().write_held()
 
-    def _write(self, data: bytes) -> None:
-        head, self.held = self.held, b""
-        if head and len(data) > COPIED:
-            self.transport.write(head)
-        elif head:
-            data = head + data
-        if data and not self.disconnected:
+    def transmit(self, data: bytes) -> None:
+        if not self.disconnected:
             self.transport.write(data)
 
     def _write_body(self, body: bytes, more_body: bool) -> None:
-        self._write(self.framed(body, more_body))
+        self.write_body(body, more_body)
         if more_body:
             return
-        self.finish()
+        self.check_length()
         if self.to_the_end:
             cast("Any", self.transport).is_cut_short = False
         self.response_complete = True
