@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import compileall
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from zlib import crc32
@@ -11,6 +12,16 @@ import pytest
 
 import djasgi
 from djasgi.options import SERVERS
+
+# What is ignored here is ignored in what the tests start: as below nohup, and in the
+# background of a shell without job control.
+for number, default in (
+    (signal.SIGHUP, signal.SIG_DFL),
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
+):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, default)
 
 UNMEASURED = pytest.StashKey[bool]()
 

@@ -135,6 +135,10 @@ def compare(django: Result, djasgi: Result, client: str) -> tuple[list[str], lis
     return worse, better
 
 
+_NOT_LOADED = "unittest.loader._FailedTest"
+"""What unittest has in place of a label that it cannot import."""
+
+
 def main() -> int:
     """Run, compare, and say so."""
     parser = argparse.ArgumentParser(
@@ -170,7 +174,10 @@ def main() -> int:
             print(f"  {len(worse)} differences, {len(better)} improvements")
             for line in [*worse, *better]:
                 print(f"  {line}")
-            failed = failed or bool(worse)
+            missing = [name for name in django.outcomes if _NOT_LOADED in name]
+            for name in missing:
+                print(f"  not loaded, with either handler: {name}")
+            failed = failed or bool(worse or missing)
     return int(failed)
 
 
