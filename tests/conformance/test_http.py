@@ -398,6 +398,56 @@ def test_response_that_fails_halfway_is_cut(
     assert not received.endswith(b"0\r\n\r\n")
 
 
+def test_application_that_goes_on_after_a_body_that_breaks_off(shared: Shared) -> None:
+    """What it sends then goes nowhere; that is no error of its own."""
+    server, engine, sockets = shared
+    length = ("Content-Length", "9")
+    steps = (
+        "receive",
+        start(200, length),
+        body("first", more=True),
+        "wait",
+        body("last"),
+    )
+    request = head(
+        "Transfer-Encoding: chunked", start=f"POST {script(*steps, 'say')} HTTP/1.1"
+    )
+    with client(sockets["tcp4"]) as sock:
+        sock.sendall(request + b"5\r\nhello\r\n")
+        if server == "daphne":  # which reads a body to its end first
+            sock.sendall(b"zz\r\n")
+            assert framing(rest(sock))[0] == 400
+            return
+        received = b""
+        while not received.endswith(b"first"):
+            received += sock.recv(1000)
+        sock.sendall(b"zz\r\n")
+        with suppress(ConnectionResetError):
+            assert sock.recv(1000) == b""
+        engine.release()
+        engine.wait_for("^said")
+
+
+def test_application_that_answers_a_body_that_breaks_off(shared: Shared) -> None:
+    """The client has its answer; the application is told, and its own goes nowhere."""
+    server, engine, sockets = shared
+    steps = "receive", "receive", start(), body("late"), "say"
+    request = head(
+        "Transfer-Encoding: chunked", start=f"POST {script(*steps)} HTTP/1.1"
+    )
+    with client(sockets["tcp4"]) as sock:
+        sock.sendall(request + b"5\r\nhello\r\n")
+        if server != "daphne":  # which reads a body to its end first
+            engine.wait_for("^received .*hello")
+        sock.sendall(b"zz\r\n")
+        if server != "daphne":
+            engine.wait_for("^received .*http.disconnect")
+            engine.wait_for("^said")
+        response = rest(sock)
+    assert framing(response)[0] == 400
+    assert b"late" not in response
+
+
 def test_application_that_reads_nothing_of_a_large_upload_can_end(
     shared: Shared,
 ) -> None:

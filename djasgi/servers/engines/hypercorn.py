@@ -235,6 +235,9 @@ class Connection(TCPServer):
 
     async def _close(self) -> None:
         transport = cast("asyncio.Transport", self.writer.transport)
+        protocol = self._http()
+        if isinstance(protocol, Http1):
+            protocol.is_over = True
         # Never twice: asyncio then loses sight of a TLS connection.
         if not transport.is_closing():
             if self._is_cut_short():

@@ -262,11 +262,13 @@ class Http1(H11Protocol):
         self.heads: Heads = context.heads
         self._writer: asyncio.StreamWriter = context.writer
         self.refused = False
+        self.is_over = False
+        """Whether the connection is being closed: nothing can be sent any more."""
         self.connection = Http(self.options.max_head_size)
 
     def write(self, data: bytes) -> None:
         """Send something of a response, if the connection is there."""
-        if not self._writer.transport.is_closing():
+        if not (self.is_over or self._writer.transport.is_closing()):
             self._writer.write(data)
 
     async def drain(self) -> None:
@@ -372,6 +374,7 @@ class Http1(H11Protocol):
         self.refused = True
         refusals.log(status, self.client, "https" if self.ssl else "http", self.options)
         await self.send(RawData(data=refusals.refusal(status, self.options)))
+        await self._close_stream()
 
 
 class Wrapper(ASGIWrapper):
