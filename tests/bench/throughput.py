@@ -24,20 +24,19 @@ def measure(servers: list[str], rounds: int, seconds: int) -> Iterator[Figure]:
 def _compare(
     server: str, application: str, access_log: bool, rounds: int, seconds: int
 ) -> Figure:
-    sides = [
-        Command(server, native, application, access_log=access_log)
-        for native in (False, True)
-    ]
+    ours = Command(server, False, application, access_log=access_log)
+    alone = Command(server, True, application, access_log=access_log)
     log = "with access log" if access_log else "no access log"
     figure = Figure(
         f"{APPLICATIONS[application]}, {log}, {server}",
         "req/s",
         Target("at least", 0.98),
-        {"djasgi": str(sides[0]), "native": str(sides[1])},
+        {"djasgi": str(ours), "native": str(alone)},
     )
     return take_turns(
         figure,
-        *sides,
+        ours,
+        alone,
         load.a_second,
         rounds=rounds,
         turns=seconds,

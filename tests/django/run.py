@@ -77,9 +77,22 @@ def prepare(series: str, python: str) -> tuple[Path, Path]:
     command = folder / "venv" / "bin" / "python"
     if not command.exists():
         subprocess.run([python, "-m", "venv", folder / "venv"], check=True)
-    pip = [command, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    pip: list[str | Path] = [
+        command,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "--quiet",
+    ]
     subprocess.run([*pip, "install", *NEEDED], check=True)
-    download = ["download", "--no-deps", "--no-binary", ":all:", "--dest", folder]
+    download: list[str | Path] = [
+        "download",
+        "--no-deps",
+        "--no-binary",
+        ":all:",
+        "--dest",
+        folder,
+    ]
     subprocess.run([*pip, *download, f"django=={series}.*"], check=True)
     archive = max(folder.glob("*.tar.gz"), key=lambda path: path.stat().st_mtime)
     source = folder / archive.name.removesuffix(".tar.gz")
@@ -117,7 +130,8 @@ def compare(django: Result, djasgi: Result, client: str) -> tuple[list[str], lis
     With the asynchronous chain below a synchronous client Django itself has failures:
     its error handlers run in another thread, with another database connection.
     """
-    worse, better = [], []
+    worse: list[str] = []
+    better: list[str] = []
     for name in sorted(django.outcomes.keys() | djasgi.outcomes.keys()):
         theirs = django.outcomes.get(name, "did not run")
         ours = djasgi.outcomes.get(name, "did not run")

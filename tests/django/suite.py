@@ -35,8 +35,8 @@ OUTCOMES = (
 def put_in_place() -> None:
     """The handler of djasgi instead of Django's."""
     import django.core.asgi
-    from django.core.handlers import asgi
-    from django.test import client
+    import django.core.handlers.asgi
+    import django.test.client
 
     from djasgi import handler
     from djasgi.handler.chain import FusedMiddleware
@@ -44,13 +44,18 @@ def put_in_place() -> None:
     from djasgi.threads import Threads
     from djasgi.threads.leases import Leases
 
+    # Types are not to be assigned to, says the type checker.
+    entry: Any = django.core.asgi
+    asgi: Any = django.core.handlers.asgi
+    client: Any = django.test.client
     leases = Leases(Threads(1, 16))
-    requests = Requests(None)
+    nothing: Any = None
+    requests = Requests(nothing)
 
     class ASGIHandler(handler.ASGIHandler):
         """As below a server: with leases, and a `receive` that can be watched."""
 
-        @property
+        @property  # type: ignore[misc]  # object says that it can be set
         def __class__(self) -> Any:
             return asgi_handler if type(self) is ASGIHandler else type(self)
 
@@ -63,10 +68,10 @@ def put_in_place() -> None:
                 lease.end()
 
     asgi_handler = asgi.ASGIHandler
-    asgi.ASGIHandler = django.core.asgi.ASGIHandler = ASGIHandler
+    asgi.ASGIHandler = entry.ASGIHandler = ASGIHandler
 
-    class AsyncClientHandler(FusedMiddleware, client.AsyncClientHandler):
-        @property
+    class AsyncClientHandler(FusedMiddleware, client.AsyncClientHandler):  # type: ignore[misc]
+        @property  # type: ignore[misc]  # object says that it can be set
         def __class__(self) -> Any:
             return client_handler
 
@@ -76,17 +81,19 @@ def put_in_place() -> None:
 
 def go_through_async_middleware(*bases: type) -> None:
     """Let `Client` use an asynchronous chain, which one of `bases` may make."""
+    import django.test.client
     from asgiref.sync import async_to_sync
-    from django.test import client
 
-    class ClientHandler(*bases, client.ClientHandler):
+    client: Any = django.test.client
+
+    class ClientHandler(*bases, client.ClientHandler):  # type: ignore[misc]
         def load_middleware(self, is_async: bool = False) -> None:
             super().load_middleware(is_async=True)
 
         def get_response(self, request: Any) -> Any:
             return async_to_sync(self.get_response_async)(request)
 
-        @property
+        @property  # type: ignore[misc]  # object says that it can be set
         def __class__(self) -> Any:
             return client_handler
 
@@ -106,17 +113,18 @@ def record(results: dict[str, str]) -> None:
 
         return add
 
+    result: Any = unittest.TextTestResult
     for name in OUTCOMES:
-        setattr(unittest.TextTestResult, name, noting(name))
+        setattr(result, name, noting(name))
 
-    original = unittest.TextTestResult.addSubTest
+    original = result.addSubTest
 
     def add_subtest(self: Any, test: Any, subtest: Any, error: Any) -> None:
         if error is not None:
             results[subtest.id()] = "SubTestFailed"
         original(self, test, subtest, error)
 
-    unittest.TextTestResult.addSubTest = add_subtest
+    result.addSubTest = add_subtest
 
 
 def count_warnings(found: collections.Counter[str]) -> None:

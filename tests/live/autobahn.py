@@ -64,9 +64,10 @@ def run(command: list[str | Path], server: str, cases: list[str]) -> dict[str, A
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         project = copy_project("echo", folder)
-        arguments = ("app.py:application", "--server", server)
-        arguments += ("--ws-max-size", str(LARGEST))
-        with Server(project, *arguments) as process:
+        limit = ("--ws-max-size", str(LARGEST))
+        with Server(
+            project, "app.py:application", "--server", server, *limit
+        ) as process:
             url = f"ws://127.0.0.1:{process.port}"
             specification = {
                 "outdir": str(folder / "report"),
@@ -76,7 +77,12 @@ def run(command: list[str | Path], server: str, cases: list[str]) -> dict[str, A
                 "exclude-agent-cases": {},
             }
             (folder / "specification.json").write_text(json.dumps(specification))
-            words = ["-m", "fuzzingclient", "-s", folder / "specification.json"]
+            words: list[str | Path] = [
+                "-m",
+                "fuzzingclient",
+                "-s",
+                folder / "specification.json",
+            ]
             with (BUILD / f"{server}.log").open("w") as log:
                 subprocess.run(
                     [*command, *words],

@@ -82,7 +82,13 @@ def install(python: Path) -> None:
     """What djasgi needs beside Django, whose source is found first in any case."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     needed = [line for line in project["dependencies"] if not line.startswith("django")]
-    pip = [python, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    pip: list[str | Path] = [
+        python,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "--quiet",
+    ]
     subprocess.run([*pip, "install", *needed], check=True)
 
 
@@ -93,7 +99,8 @@ def run(
     name = f"live-{server}-{database}"
     result, log = source.parent / f"{name}.json", source.parent / f"{name}.log"
     result.unlink(missing_ok=True)
-    command = [python, "-m", "tests.live.suite", source, result, server, database]
+    command: list[str | Path] = [python, "-m", "tests.live.suite"]
+    command += [source, result, server, database]
     with log.open("w") as output:
         subprocess.run(
             [*command, *labels],

@@ -54,7 +54,8 @@ def share_connections() -> None:
                 return shared[alias]
         return create(alias)
 
-    connections.create_connection = create_connection
+    handler: Any = connections
+    handler.create_connection = create_connection
 
 
 class Files(ASGIHandler):
@@ -93,7 +94,8 @@ def as_asgi(handler: Any) -> App:
         return ASGIHandler()
     inner = as_asgi(handler.application)
     if isinstance(handler, StaticFilesHandler):
-        return ASGIStaticFilesHandler(inner)
+        wrapped: Any = inner
+        return ASGIStaticFilesHandler(wrapped)
     assert isinstance(handler, FSFilesHandler), handler
     return Files(handler, inner)
 

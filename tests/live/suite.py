@@ -14,6 +14,7 @@ import runpy
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from tests.django.suite import record
 
@@ -24,7 +25,8 @@ def put_in_place(name: str) -> None:
 
     from tests.live.server import LIVE, share_connections
 
-    testcases.LiveServerThread.server_class = LIVE[name]
+    thread: Any = testcases.LiveServerThread
+    thread.server_class = LIVE[name]
     share_connections()
 
 
