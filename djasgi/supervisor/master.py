@@ -569,7 +569,7 @@ class Supervisor:
         try:
             alive = len(self.children) + len(self.spawning.unborn())
             # However wrong a decision is, it does not fill the machine with processes.
-            if alive >= self.machine.most_workers:
+            if alive >= self.machine.pool.most_workers:
                 raise BlockingIOError(EAGAIN, "too many workers are alive")
             child = self.spawning.spawn(number, generation)
         except OSError as error:
@@ -593,7 +593,7 @@ class Supervisor:
         del self._dumps[child]
         self._receive(child)
         stacks = [line for line in child.stacks if line]
-        worker = self.machine.workers.get(child.pid)
+        worker = self.machine.pool.workers.get(child.pid)
         stuck = worker is not None and worker.stuck is not None
         if stuck and child.slot and report.is_debugged(stacks):
             self._liveness.spare(child.pid, child.slot)
@@ -736,7 +736,7 @@ class Supervisor:
         }
 
     def _worker_status(self, child: Child, now: float) -> dict[str, Any]:
-        worker = self.machine.workers.get(child.pid)
+        worker = self.machine.pool.workers.get(child.pid)
         slot = child.slot
         counters = {
             "requests": TOTAL,

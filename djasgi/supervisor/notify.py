@@ -50,13 +50,13 @@ class Notify:
     def tell(self, supervisor: Supervisor, action: Action) -> None:
         match action:
             case events.Announce():
-                self.ready(len(supervisor.machine.serving.places))
+                self.ready(len(supervisor.machine.pool.serving.places))
             case events.Check():
                 # What Type=notify-reload wants: the clock of CLOCK_MONOTONIC.
                 now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
                 self.send("RELOADING=1", f"MONOTONIC_USEC={now}", "STATUS=reloading")
             case events.Reloaded():
-                count = len(supervisor.machine.serving.places)
+                count = len(supervisor.machine.pool.serving.places)
                 self.send("READY=1", _serving(count))
             case events.ReloadFailed():
                 reason = str(supervisor.last_reload.get("reason", ""))

@@ -24,8 +24,9 @@ from djasgi.supervisor.board import Board, Slot
 from djasgi.supervisor.descriptors import descriptors_exhausted
 from djasgi.supervisor.job import Serve
 from djasgi.supervisor.messages import as_error, encode_failure, send
+from djasgi.supervisor.pool import KILL_GRACE
 from djasgi.supervisor.sockets import Listeners
-from djasgi.supervisor.state import KILL_GRACE, boot_exit_code
+from djasgi.supervisor.state import boot_exit_code
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop  # of the worker: not for the supervisor

@@ -131,8 +131,8 @@ def test_a_second_ctrl_c_ends_at_once(run: Run) -> None:
 def test_a_worker_that_does_not_stop_is_killed_at_the_deadline(run: Run) -> None:
     process = run(
         """
-        import djasgi.supervisor.state
-        djasgi.supervisor.state.KILL_GRACE = 0.1
+        import djasgi.supervisor.pool
+        djasgi.supervisor.pool.KILL_GRACE = 0.1
         options = dict(workers=1, graceful_timeout=0.1)
         """
     )
@@ -300,9 +300,9 @@ def test_a_port_that_another_program_took_meanwhile_ends_the_program(run: Run) -
 def test_there_is_a_hard_limit_of_live_workers(run: Run) -> None:
     process = run(
         """
-        from djasgi.supervisor.state import Machine
-        Machine.most_workers = 1
-        Machine._is_full = lambda self: False
+        from djasgi.supervisor.pool import Pool
+        Pool.most_workers = 1
+        Pool.is_full = lambda self: False
         """
     )
 

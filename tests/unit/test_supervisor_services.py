@@ -52,7 +52,9 @@ def manager(address: str) -> Iterator[Manager]:
 def supervisor_of(workers: int = 2, reason: str = "") -> Supervisor:
     places = dict.fromkeys(range(workers))
     stub = SimpleNamespace(
-        machine=SimpleNamespace(serving=SimpleNamespace(places=places)),
+        machine=SimpleNamespace(
+            pool=SimpleNamespace(serving=SimpleNamespace(places=places))
+        ),
         last_reload={"reason": reason},
     )
     return cast("Supervisor", stub)

@@ -63,15 +63,8 @@ from djasgi.supervisor.events import (
     Terminate,
     Tick,
 )
-from djasgi.supervisor.state import (
-    DELAYS,
-    DUMP_GRACE,
-    HEALTHY_AFTER,
-    KILL_GRACE,
-    MOST_WORKERS,
-    Machine,
-    Phase,
-)
+from djasgi.supervisor.pool import DELAYS, KILL_GRACE, Phase
+from djasgi.supervisor.state import DUMP_GRACE, HEALTHY_AFTER, MOST_WORKERS, Machine
 
 BOOT = 60.0
 GRACEFUL = 20.0
@@ -101,7 +94,7 @@ def booting(workers: int = 2, drain_delay: float = 0.0) -> Machine:
 
 def serving(workers: int = 2, drain_delay: float = 0.0) -> Machine:
     machine = booting(workers, drain_delay)
-    for pid in [*machine.workers]:
+    for pid in [*machine.pool.workers]:
         machine.on(Ready(pid), 0)
     machine.on(Listening(1), 0)
     return machine
@@ -117,6 +110,12 @@ def reexecuting(machine: Machine, now: float) -> Machine:
 def handed_over(machine: Machine, drain_delay: float = 0.0) -> Machine:
     snapshot = json.loads(json.dumps(machine.snapshot()))
     return Machine.resumed(snapshot, **TIMEOUTS, drain_delay=drain_delay)
+
+
+def everything(machine: Machine) -> dict[str, Any]:
+    """All that a machine knows, to be compared."""
+    reload = {name: v for name, v in vars(machine._reload).items() if name != "_pool"}
+    return {**vars(machine), "pool": vars(machine.pool), "_reload": reload}
 
 
 def reloading(
@@ -797,7 +796,7 @@ class TestReloading:
         reexecuting(machine, 2.4)
         machine.on(ReloadRequested(), 2.4)
 
-        assert vars(handed_over(machine)) == vars(machine)
+        assert everything(handed_over(machine)) == everything(machine)
 
     @pytest.mark.parametrize(
         ("event", "now", "before", "report"),
@@ -849,7 +848,11 @@ class TestReloading:
         ]
         assert (machine.state, machine.generation) == ("serving", 1)
         assert machine.on(Exited(201, 0), now) == []
-        assert machine.workers[101].phase is machine.workers[102].phase is Phase.READY
+        assert (
+            machine.pool.workers[101].phase
+            is machine.pool.workers[102].phase
+            is Phase.READY
+        )
 
     def test_what_boots_while_it_is_rolled_back_has_not_long_to_end(self) -> None:
         machine = overlapping(2)
@@ -980,9 +983,9 @@ class TestReloading:
             machine.on(Ready(201), 10)
         if stage == "rolled back":
             machine.on(Failed(201, 3), 10)
-        alive = [*machine.workers]
+        alive = [*machine.pool.workers]
         told = {201, 202} if stage == "rolled back" else set()
-        generations = 1 if machine.incoming is None else 2
+        generations = 1 if machine.pool.incoming is None else 2
         machine.on(ReloadRequested(), now)
 
         actions = machine.on(StopRequested(immediate), now)
@@ -1166,14 +1169,14 @@ class Histories(RuleBasedStateMachine):
                 self.ready.discard(event.pid)
             actions = self.machine.on(event, self.now)
             if isinstance(event, Ready) and event.pid in self.alive:
-                worker = self.machine.workers[event.pid]
+                worker = self.machine.pool.workers[event.pid]
                 if worker.phase is Phase.READY:
                     self.ready.add(event.pid)
             losses += sum(isinstance(a, Stuck) and a.pid in self.ready for a in actions)
             for index, action in enumerate(actions):
                 self.carry_out(action, last=index == len(actions) - 1)
             if not (isinstance(event, Scale) or self.closed):
-                size = len(self.machine.serving.places)
+                size = len(self.machine.pool.serving.places)
                 assert self.serving_ready() >= min(before - losses, size)
 
     def serving_ready(self) -> int:
@@ -1199,7 +1202,7 @@ class Histories(RuleBasedStateMachine):
             case Terminate(pid) | Kill(pid) | Dump(pid):
                 assert pid in self.alive, "signals go to live children only"
                 if isinstance(action, Dump):
-                    assert self.machine.workers[pid].phase is not Phase.STARTED
+                    assert self.machine.pool.workers[pid].phase is not Phase.STARTED
                 else:
                     self.ready.discard(pid)
                     self.told.add(pid)
@@ -1220,7 +1223,7 @@ class Histories(RuleBasedStateMachine):
             case Announce() | Reloaded():
                 self.announced += isinstance(action, Announce)
                 assert self.announced == 1
-                assert self.serving_ready() == len(self.machine.serving.places)
+                assert self.serving_ready() == len(self.machine.pool.serving.places)
                 assert self.machine.generation in self.listened
             case ReloadFailed():
                 assert self.announced
@@ -1241,16 +1244,18 @@ class Histories(RuleBasedStateMachine):
             case Lost() | SpawnDelayed():
                 assert not self.closed
             case Retiring():
-                assert not self.machine.reloading
+                assert not self.machine._reload.active
             case Scaled(workers):
-                assert 1 <= workers == len(self.machine.serving.places)
+                assert 1 <= workers == len(self.machine.pool.serving.places)
 
     def spawn(self, number: int, generation: int) -> None:
         assert not self.closed
-        assert generation in self.loaded or self.machine.serving.number == generation
+        assert (
+            generation in self.loaded or self.machine.pool.serving.number == generation
+        )
         assert (number, generation) not in self.pending
         self.pending.append((number, generation))
-        assert len(self.alive) + len(self.pending) <= self.machine.most_workers
+        assert len(self.alive) + len(self.pending) <= self.machine.pool.most_workers
         place = (number, generation)
         # Without anything that serves between, delays keep it from spinning.
         self.burst[place] = self.burst.get(place, 0) + 1
@@ -1264,7 +1269,7 @@ class Histories(RuleBasedStateMachine):
             return
         assert self.stopped_at is None
         twin = handed_over(self.machine, self.drain_delay)
-        assert vars(twin) == vars(self.machine)
+        assert everything(twin) == everything(self.machine)
         self.machine = twin
         resumed = self.exec_ends == "resumed"
         self.events.append(Resumed(self.wanted) if resumed else ReloadAborted())
@@ -1416,7 +1421,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(by=st.sampled_from([-1, 1, 1, -2, 2]))
     def scale(self, by: int) -> None:
-        if len(self.machine.serving.places) + by <= 6:
+        if len(self.machine.pool.serving.places) + by <= 6:
             self.burst.clear()
             self.feed(Scale(by))
 
@@ -1434,9 +1439,9 @@ class Histories(RuleBasedStateMachine):
 
     @invariant()
     def no_more_than_asked_for_in_a_place(self) -> None:
-        for generation in self.machine._generations():
+        for generation in self.machine.pool.generations():
             for place in generation.places.values():
-                mine = self.machine._in_place(place.number, generation.number)
+                mine = self.machine.pool.in_place(place.number, generation.number)
                 going = [w for w in mine if w.phase is Phase.DRAINING or w.leaving]
                 asked = (place.number, generation.number) in self.pending
                 assert len(mine) - len(going) + asked <= 1
@@ -1446,13 +1451,13 @@ class Histories(RuleBasedStateMachine):
     def one_is_replaced_at_a_time(self) -> None:
         both = [
             worker
-            for worker in self.machine.workers.values()
+            for worker in self.machine.pool.workers.values()
             if worker.phase is Phase.READY
             and worker.leaving
-            and self.machine._find(worker.generation) is self.machine.serving
+            and self.machine.pool.find(worker.generation) is self.machine.pool.serving
             and (
                 (worker.number, worker.generation) in self.pending
-                or self.machine._others(worker)
+                or self.machine.pool.others(worker)
             )
         ]
         assert len(both) <= 1
@@ -1461,37 +1466,39 @@ class Histories(RuleBasedStateMachine):
     def no_place_is_forgotten(self) -> None:
         if self.machine.stopping:
             return
-        for generation in self.machine._generations():
+        for generation in self.machine.pool.generations():
             for place in generation.places.values():
                 assert (
                     place.due is not None
                     or (place.number, generation.number) in self.pending
                     or generation.deadline is not None
-                    or self.machine._in_place(place.number, generation.number)
+                    or self.machine.pool.in_place(place.number, generation.number)
                 )
 
     @invariant()
     def everything_that_is_awaited_has_a_deadline(self) -> None:
-        for worker in self.machine.workers.values():
+        for worker in self.machine.pool.workers.values():
             if worker.phase is not Phase.READY:
                 assert worker.deadline is not None or worker.pid in self.killed
         if self.pending or self.loading or self.checking:
             assert self.machine.deadline() is not None
-        for generation in self.machine._generations():
+        for generation in self.machine.pool.generations():
             if generation.number in self.loading:
                 assert generation.deadline is not None
 
     @invariant()
     def what_loads_or_is_asked_for_is_wanted(self) -> None:
-        known = {generation.number for generation in self.machine._generations()}
+        known = {generation.number for generation in self.machine.pool.generations()}
         assert self.loading <= known
         assert self.loaded <= known
         assert {generation for _, generation in self.pending} <= known
 
     @invariant()
     def it_knows_its_processes(self) -> None:
-        assert self.machine.workers.keys() == self.alive.keys()
-        assert sorted(self.machine._spawns) == sorted((g, n) for n, g in self.pending)
+        assert self.machine.pool.workers.keys() == self.alive.keys()
+        assert sorted(self.machine.pool.spawns) == sorted(
+            (g, n) for n, g in self.pending
+        )
 
     @invariant()
     def the_exit_is_with_nobody_alive(self) -> None:
