@@ -373,7 +373,7 @@ def manage(*, command: tuple[str, ...], **parameters: Any) -> int:
     \b
         djasgi manage --env production migrate
     """
-    from djasgi import run
+    from djasgi import managing
     from djasgi.plan import resolve
 
     plan = resolve(
@@ -383,7 +383,7 @@ def manage(*, command: tuple[str, ...], **parameters: Any) -> int:
         _working_directory(),
         application=False,
     )
-    return run.manage(plan, command)
+    return managing.manage(plan, command)
 
 
 def _instance(command: click.Command) -> click.Command:

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import gc
 import importlib.util
-import ipaddress
 import logging
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from djasgi import __version__, compatibility, logs, output, servers
+from djasgi.announcement import Announcement
 from djasgi.duty import Duty
 from djasgi.errors import DjasgiError, ExitCode, UsageError
 from djasgi.kinds import Bind
-from djasgi.modules import is_surely_missing
 from djasgi.options import OPTIONS, SERVERS, Options
 from djasgi.plan import LaunchPlan
 from djasgi.servers.base import Refused
@@ -95,7 +92,7 @@ def _start(plan: LaunchPlan) -> int:
     workers = _worker_count(plan)
     with _open_listeners(plan, tls) as listeners:
         duty = Duty(plan, listeners, tls, color=color, terminal=terminal)
-        announcement = _Announcement(duty, listeners, workers, started)
+        announcement = Announcement(duty, listeners, workers, started)
         if workers == 0:
             code = _serve_here(duty, announcement)
         else:
@@ -123,7 +120,7 @@ SUPERVISED = (
 """Options that only a supervisor can fulfil."""
 
 
-def _serve_here(duty: Duty, announcement: _Announcement) -> int:
+def _serve_here(duty: Duty, announcement: Announcement) -> int:
     """Serve in this process. Raises UsageError for what needs a supervisor."""
     plan = duty.plan
     for name in SUPERVISED:
@@ -177,6 +174,8 @@ def _check(plan: LaunchPlan, inherited: Inherited) -> int:
 
 def _resume(resolve: Callable[[], LaunchPlan], inherited: Inherited) -> int:
     """Go on as the supervisor of what is inherited, with the new plan if it can be."""
+    from djasgi.supervisor import pidfile
+
     keep = inherited.keep
     color, terminal = keep["color"], keep["terminal"]
     logs.configure(
@@ -197,11 +196,11 @@ def _resume(resolve: Callable[[], LaunchPlan], inherited: Inherited) -> int:
         refused = as_error(error)
         job = Job(partial(_refuse, refused))
         policy = Policy(**keep["policy"])
-        pid_file = _pid_file_again(pid_file, inherited)
-        services = _services(_facts_again(inherited), pid_file, inherited)
+        pid_file = pidfile.revert(pid_file, inherited.pid_file)
+        services = _services(inherited.facts, pid_file, inherited)
         listeners = Listeners.revived(inherited.listeners)
     else:
-        _remove_pid_file(pid_file, inherited)
+        pidfile.commit(pid_file, inherited.pid_file)
         color, terminal = _configure_logs(plan)
         duty = Duty(plan, listeners, tls, color=color, terminal=terminal)
         job = _job(duty)
@@ -284,34 +283,7 @@ def _pid_file(plan: LaunchPlan, inherited: Inherited | None = None) -> PidFile |
         return None
     from djasgi.supervisor.pidfile import PidFile
 
-    return PidFile(path, inherited=path == _pid_path(inherited))
-
-
-def _pid_path(inherited: Inherited | None) -> Path | None:
-    """Where the pid file of the supervisor before is."""
-    path = inherited.services.get("PidFile", {}).get("path") if inherited else None
-    return None if path is None else Path(path)
-
-
-def _pid_file_again(made: PidFile | None, inherited: Inherited) -> PidFile | None:
-    """The pid file as it was, instead of one `made` for a plan that is refused."""
-    path = _pid_path(inherited)
-    if made is not None and made.path != path:
-        made.close()
-    if path is None:
-        return None
-    from djasgi.supervisor.pidfile import PidFile
-
-    return PidFile(path, inherited=True)
-
-
-def _remove_pid_file(made: PidFile | None, inherited: Inherited) -> None:
-    """Remove that of the supervisor before, unless it is the one that is `made`."""
-    path = _pid_path(inherited)
-    if path is not None and (made is None or made.path != path):
-        from djasgi.supervisor.pidfile import remove
-
-        remove(path)
+    return PidFile(path, inherited=inherited is not None and path == inherited.pid_file)
 
 
 def _facts(plan: LaunchPlan) -> dict[str, Any]:
@@ -327,11 +299,6 @@ def _facts(plan: LaunchPlan) -> dict[str, Any]:
     }
 
 
-def _facts_again(inherited: Inherited) -> dict[str, Any]:
-    facts: dict[str, Any] = inherited.services.get("Control", {}).get("facts", {})
-    return facts
-
-
 def _services(
     facts: Mapping[str, Any],
     pid_file: PidFile | None,
@@ -342,7 +309,7 @@ def _services(
     Their modules are imported then: while the first worker imports the project, and not
     on its way.
     """
-    before = inherited.services.get("Control") if inherited else None
+    before = inherited.control if inherited else None
 
     def control() -> Service:
         from djasgi.supervisor.control import Control
@@ -413,92 +380,3 @@ def _not_taken(plan: LaunchPlan) -> list[str]:
         f"{other.path} was not taken: {other.reason}."
         for other in plan.application.rejected
     ]
-
-
-class _Announcement:
-    """Says, once, what is served, when the first workers are ready."""
-
-    def __init__(
-        self, duty: Duty, listeners: Listeners, workers: int, started: float
-    ) -> None:
-        self.duty = duty
-        self.workers = workers
-        self.started = started
-        # Now: in this process an engine may take the sockets over before it is ready.
-        self.addresses = listeners.addresses
-        self.exposed = not all(map(_is_loopback, listeners.sockets))
-
-    def __call__(self, facts: dict[str, Any]) -> None:
-        from importlib.metadata import version
-
-        seconds = time.monotonic() - self.started
-        plan = self.duty.plan
-        debug = bool(facts.get("debug"))
-        release = version(plan.options.server)
-        if self.duty.terminal and plan.options.log_format == "text":
-            print(  # noqa: T201  # the panel is not a log line
-                output.panel(
-                    plan,
-                    self.addresses,
-                    release,
-                    self.workers,
-                    debug=debug,
-                    exposed=self.exposed,
-                    color=self.duty.color,
-                ),
-                flush=True,
-            )
-        else:
-            logger.info("listening on %s", ", ".join(self.addresses))
-            for label, value, origin in output.summary(plan, release, self.workers):
-                logger.info("%s: %s (%s)", label, value, origin)
-            if debug:
-                notice = output.debug_notice(plan, debug=True, exposed=self.exposed)
-                logger.warning(" ".join(notice))
-        for note in facts.get("notes", ()):
-            logger.warning(note)
-        logger.info("ready in %.2f s", seconds)
-        gc.freeze()
-        gc.enable()
-
-
-def _is_loopback(sock: socket.socket) -> bool:
-    if sock.family == socket.AF_UNIX:
-        return True
-    return ipaddress.ip_address(sock.getsockname()[0].partition("%")[0]).is_loopback
-
-
-def manage(plan: LaunchPlan, command: Sequence[str]) -> int:
-    """Replace this process by manage.py under the plan's settings and variables.
-
-    Raises UsageError when manage.py assigns other settings than the planned ones, and
-    ProjectError when the project has no such settings.
-    """
-    found = plan.root.manage
-    settings = plan.settings
-    if settings and is_surely_missing(settings.value, plan.paths):
-        from djasgi.failures import missing_settings
-
-        raise missing_settings(plan, settings.value, settings.origin)
-    own = found.settings if found and found.assigned else None
-    if own and settings and own.value != settings.value:
-        raise UsageError(
-            f"{own.origin} assigns DJANGO_SETTINGS_MODULE = {own.value}, not "
-            f"{settings.value} ({settings.origin}).",
-            hint="Use os.environ.setdefault() in manage.py.",
-        )
-    for warning in plan.warnings:
-        output.warn(warning)
-    from djasgi.loading import SUPERVISION
-
-    environ = {n: value for n, value in os.environ.items() if n not in SUPERVISION}
-    for name, value in plan.variables.items():
-        environ[name] = str(value.value)
-    if found:
-        argv = [sys.executable, str(found.path), *command]
-    else:
-        path = os.pathsep.join([*map(str, plan.paths), environ.get("PYTHONPATH", "")])
-        environ["PYTHONPATH"] = path.rstrip(os.pathsep)
-        argv = [sys.executable, "-m", "django", *command]
-    sys.stdout.flush()
-    os.execve(sys.executable, argv, environ)  # noqa: S606  # there is no shell in it

@@ -61,6 +61,23 @@ class Inherited:
         self._children: list[dict[str, Any]] = state["children"]
         self._preloaders: list[dict[str, Any]] = state["preloaders"]
 
+    @property
+    def control(self) -> dict[str, Any] | None:
+        """What the control socket has handed over."""
+        return self.services.get("Control")
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What `djasgi status` said of the plan before."""
+        facts: dict[str, Any] = (self.control or {}).get("facts", {})
+        return facts
+
+    @property
+    def pid_file(self) -> Path | None:
+        """Where the pid file is, if there is one."""
+        path = self.services.get("PidFile", {}).get("path")
+        return None if path is None else Path(path)
+
     def children(self, board: Board) -> list[Child]:
         """The workers that live."""
         return [_child(state, board) for state in self._children]

@@ -77,6 +77,19 @@ class PidFile:
         remove(self.path)
 
 
+def revert(made: PidFile | None, before: Path | None) -> PidFile | None:
+    """The pid file as it was `before` a reload, instead of one `made` for its plan."""
+    if made is not None and made.path != before:
+        made.close()
+    return None if before is None else PidFile(before, inherited=True)
+
+
+def commit(made: PidFile | None, before: Path | None) -> None:
+    """Remove the one `before` a reload, unless it is the one that is `made`."""
+    if before is not None and (made is None or made.path != before):
+        remove(before)
+
+
 def remove(path: Path) -> None:
     """Remove a pid file that names this process."""
     with suppress(OSError, ValueError):
