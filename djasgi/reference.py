@@ -14,7 +14,7 @@ from djasgi.errors import EXIT_CODES
 from djasgi.options import OPTIONS, SECTIONS, SERVERS, Spec
 from djasgi.servers.base import Adapted, Native, Refused, Supplied, Support
 from djasgi.servers.differences import DIFFERENCES
-from djasgi.supervisor.master import SIGNALS
+from djasgi.supervisor.signals import SIGNALS
 
 
 def installed(server: str) -> str | None:

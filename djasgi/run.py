@@ -24,8 +24,9 @@ from djasgi.supervisor import handover
 from djasgi.supervisor.descriptors import occupy_standard_descriptors
 from djasgi.supervisor.handover import Inherited
 from djasgi.supervisor.job import Job, Policy, Preloaded
-from djasgi.supervisor.master import Service, supervise
+from djasgi.supervisor.master import supervise
 from djasgi.supervisor.messages import as_error
+from djasgi.supervisor.service import Service
 from djasgi.supervisor.sockets import Listeners, open_listeners
 from djasgi.supervisor.worker import Channel, run_in_process
 

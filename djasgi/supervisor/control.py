@@ -76,7 +76,7 @@ class Client:
 
 
 class Control:
-    """A service of the supervisor; see `djasgi.supervisor.master.Service`."""
+    """A service of the supervisor; see `djasgi.supervisor.service.Service`."""
 
     def __init__(
         self,

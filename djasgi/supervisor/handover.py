@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import socket
 import sys
@@ -18,11 +17,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from djasgi.errors import DjasgiError, ExitCode, ProjectError, UsageError
+from djasgi.errors import UsageError
 from djasgi.supervisor.board import Board, memory
 from djasgi.supervisor.children import Child
-from djasgi.supervisor.report import describe_status
-from djasgi.supervisor.system import die_with_parent
 
 VERSION = 1
 VARIABLE = "_DJASGI_HANDOVER"
@@ -39,7 +36,6 @@ BLOCKED = (
     signal.SIGTTOU,
     signal.SIGCHLD,
 )
-MOST_OUTPUT = 64 * 1024
 
 
 class Inherited:
@@ -142,14 +138,14 @@ def reexecute(state: dict[str, Any], descriptors: list[int]) -> NoReturn:
     Every signal is blocked from here until the new one has its handlers. Raises OSError
     when it cannot be executed: then everything is as it was.
     """
-    descriptor = _write(state)
+    descriptor = write(state)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
     try:
         for number in (descriptor, *descriptors):
             os.set_inheritable(number, True)
-        _enter_directory()
+        enter_directory()
         environ = os.environ | {VARIABLE: str(descriptor)}
-        os.execve(sys.executable, _command(), environ)  # noqa: S606  # not a shell
+        os.execve(sys.executable, command(), environ)  # noqa: S606  # not a shell
     except OSError:
         for number in descriptors:
             os.set_inheritable(number, False)
@@ -158,103 +154,8 @@ def reexecute(state: dict[str, Any], descriptors: list[int]) -> NoReturn:
         raise
 
 
-class CheckProcess:
-    """A throw-away process that reads the new configuration as the next supervisor
-    would: whether it could take over, and what it says if not.
-    """
-
-    def __init__(self, state: dict[str, Any]) -> None:
-        """Raises OSError when it cannot be started."""
-        self._output = b""
-        self._state = _write(state)
-        try:
-            self.pipe, write = os.pipe()
-        except OSError:
-            os.close(self._state)
-            raise
-        parent = os.getpid()
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
-        try:
-            self.pid = os.fork()
-            if self.pid == 0:
-                _become_check(self._state, write, parent)
-        except OSError:
-            self.close()
-            raise
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            os.close(write)
-        os.set_blocking(self.pipe, False)
-
-    def read(self) -> bool:
-        """Take what it has printed; whether there can be more."""
-        with suppress(BlockingIOError):
-            while data := os.read(self.pipe, 65_536):
-                self._output = (self._output + data)[-MOST_OUTPUT:]
-            return False
-        return True
-
-    def succeeded(self, status: int) -> bool:
-        """Whether it ended well with `status`, and has read what was handed over."""
-        return status == ExitCode.STOPPED and os.fstat(self._state).st_size == 0
-
-    def failure(self, status: int) -> DjasgiError:
-        """The error that it printed before it ended with `status`."""
-        self.read()
-        if status == ExitCode.STOPPED:
-            return ProjectError(
-                "The program that was started cannot be executed anew: it does not "
-                "come back to djasgi.",
-                hint="Start it from a file or with python -m, not from standard input.",
-            )
-        text = self._output.decode(errors="replace").strip()
-        found = re.search(
-            r"(.*)^Error: ([^\n]*)\n?(.*)", text, re.DOTALL | re.MULTILINE
-        )
-        if found is None:
-            end = describe_status(status)
-            return ProjectError(f"The new djasgi {end}.", hint="", details=text)
-        details, message, hint = found.groups()
-        return ProjectError(message, hint=hint, details=details.strip())
-
-    def kill(self) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
-        with suppress(ChildProcessError):
-            os.waitpid(self.pid, 0)
-
-    def close(self) -> None:
-        os.close(self.pipe)
-        os.close(self._state)
-
-
-def _become_check(descriptor: int, output: int, parent: int) -> NoReturn:
-    try:
-        os.setpgid(0, 0)
-        die_with_parent(signal.SIGKILL, parent)
-        null = os.open(os.devnull, os.O_RDONLY)
-        for number, source in ((0, null), (1, output), (2, output)):
-            os.dup2(source, number)
-        os.set_inheritable(descriptor, True)
-        _enter_directory()
-        environ = os.environ | {VARIABLE: f"{CHECKING}{descriptor}"}
-        if environ.get("LISTEN_PID") == str(parent):
-            environ["LISTEN_PID"] = str(os.getpid())
-        signal.set_wakeup_fd(-1)
-        for blocked in BLOCKED:
-            if signal.getsignal(blocked) is not signal.SIG_IGN:
-                signal.signal(blocked, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        os.execve(sys.executable, _command(), environ)  # noqa: S606  # not a shell
-    except OSError as error:
-        os.write(2, f"Error: {sys.executable}: {error.strerror}\n".encode())
-    finally:
-        os._exit(1)
-
-
-def _write(state: dict[str, Any]) -> int:
+def write(state: dict[str, Any]) -> int:
+    """The descriptor of memory in which `state` is, with its version."""
     descriptor = memory()
     data = memoryview(json.dumps({"version": VERSION, **state}).encode())
     while data:
@@ -262,12 +163,12 @@ def _write(state: dict[str, Any]) -> int:
     return descriptor
 
 
-def _command() -> list[str]:
+def command() -> list[str]:
     """The command line of this process, its interpreter by its full path."""
     return [sys.executable, *sys.orig_argv[1:]]
 
 
-def _enter_directory() -> None:
+def enter_directory() -> None:
     """Enter the working directory anew by its name, of which a link may have moved."""
     if START_DIRECTORY is not None:
         os.chdir(START_DIRECTORY)

@@ -16,19 +16,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from errno import EAGAIN, EMFILE, ENFILE
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from djasgi.errors import DjasgiError, ExitCode, ListenError
-from djasgi.supervisor import events, handover, report
-from djasgi.supervisor.board import (
-    ACTIVE,
-    CONNECTIONS,
-    LEASES,
-    THREADS,
-    TOTAL,
-    WAITING,
-    Board,
-)
+from djasgi.supervisor import events, handover, report, signals
+from djasgi.supervisor.board import Board
+from djasgi.supervisor.check_process import CheckProcess
 from djasgi.supervisor.children import Child
 from djasgi.supervisor.descriptors import descriptors_exhausted
 from djasgi.supervisor.events import Event
@@ -36,68 +29,19 @@ from djasgi.supervisor.handover import Inherited
 from djasgi.supervisor.job import Job, Policy
 from djasgi.supervisor.liveness import Liveness
 from djasgi.supervisor.messages import as_error
+from djasgi.supervisor.service import Service
 from djasgi.supervisor.sockets import Listeners
 from djasgi.supervisor.spawning import Spawning
+from djasgi.supervisor.stacks import Dumps
 from djasgi.supervisor.state import Machine
-from djasgi.supervisor.system import has_terminal, proportional_memory
-from djasgi.supervisor.worker import (
-    STACK_SIGNAL,
-    ignore_stop_signals,
-    nothing,
-)
+from djasgi.supervisor.status import supervisor_status
+from djasgi.supervisor.system import has_terminal
+from djasgi.supervisor.worker import STACK_SIGNAL, ignore_stop_signals
 
 if TYPE_CHECKING:
     from djasgi.supervisor.oom import OutOfMemory
 
 logger = logging.getLogger("djasgi")
-
-SIGNALS: dict[signal.Signals, str] = {
-    signal.SIGTERM: "stop: no new connections, requests in flight finish, then exit 0",
-    signal.SIGINT: "the same without waiting for idle connections; a second one stops at "
-    "once",
-    signal.SIGQUIT: "stop at once",
-    signal.SIGHUP: "reload: new code, settings and options, no request lost; when the "
-    "terminal is gone, stop; under nohup nothing",
-    signal.SIGTTIN: "one worker more, until the next reload",
-    signal.SIGTTOU: "one worker fewer, until the next reload",
-    signal.SIGUSR1: "nothing but a line that says so",
-    signal.SIGUSR2: "write the stacks of all threads of all workers to the log",
-}
-"""What each signal does; the README's table."""
-
-# Where SIGCHLD was inherited as ignored, no exit status would be left.
-HANDLED = (*SIGNALS, signal.SIGCHLD)
-
-STACKS_QUIET = 0.3
-"""Seconds after SIGUSR2 until the stacks of a worker are taken to be complete."""
-
-MOST_DETAILS = 4000
-"""Characters of a traceback that are kept for `djasgi status`."""
-
-
-class Service(Protocol):
-    """Something that accompanies the supervisor: a control socket, a pid file.
-
-    All of it happens in the one thread: nothing may wait.
-    """
-
-    def register(self, selector: selectors.BaseSelector) -> None:
-        """Watch descriptors; `data` of each key is called without arguments."""
-
-    def tell(self, supervisor: Supervisor, action: events.Action) -> None:
-        """The supervisor has carried out `action`."""
-
-    def deadline(self) -> float | None:
-        """When `tick` is to be called at the latest, by the monotonic clock."""
-
-    def tick(self, supervisor: Supervisor, now: float) -> None:
-        """Time has passed."""
-
-    def hand_over(self) -> tuple[dict[str, Any], list[int]]:
-        """State and descriptors for the same service of the next supervisor."""
-
-    def close(self) -> None:
-        """Leave nothing behind."""
 
 
 def supervise(
@@ -154,7 +98,9 @@ class Supervisor:
         self.policy = policy
         self.listeners = listeners
         self.started = inherited.started if inherited else monotonic()
-        self.last_reload: dict[str, Any] = inherited.last_reload if inherited else {}
+        self.reloads = report.Reloads()
+        if inherited:
+            self.reloads = report.Reloads(inherited.reload_began, inherited.last_reload)
         self._job = job
         self._on_ready = on_ready
         self._on_failure = on_failure
@@ -176,8 +122,7 @@ class Supervisor:
         )
         self.children: dict[int, Child] = {}
         self._liveness = Liveness(policy.hang_timeout)
-        self._dumps: dict[Child, float] = {}
-        self._stuck_threads: dict[Child, dict[str, Any]] = {}
+        self._dumps = Dumps()
         self._gone: Child | None = None
         self._failure: DjasgiError | None = None
         self._facts: dict[str, Any] = {}
@@ -185,9 +130,8 @@ class Supervisor:
         self._exit_code: int | None = None
         self._selector = selectors.PollSelector()  # without a descriptor of its own
         self._pipes: list[int] = []
-        self._check: handover.CheckProcess | None = None
+        self._check: CheckProcess | None = None
         self._terminal = inherited.terminal if inherited else has_terminal()
-        self._reload_began = inherited.reload_began if inherited else 0.0
         self._oom: OutOfMemory | None = None
 
     def run(self) -> int:
@@ -230,15 +174,8 @@ class Supervisor:
                 self._watch(child)
             self.spawning.adopt(inherited)
         os.set_blocking(self._wakeup, False)
-        os.set_blocking(wakeup_write, False)
         self._selector.register(self._wakeup, selectors.EVENT_READ, self._take_signals)
-        signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
-        for number in HANDLED:
-            if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
-                continue  # nohup
-            signal.signal(number, nothing)
-        # After an exec they are blocked until here, where nothing can be lost.
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        signals.handle(wakeup_write)
 
     def _count_memory_kills(self) -> None:
         from djasgi.supervisor.oom import (
@@ -351,7 +288,7 @@ class Supervisor:
         times = [
             self.machine.deadline(),
             self._liveness.next_look,
-            *self._dumps.values(),
+            *self._dumps.deadlines(),
             *(service.deadline() for service in self._services),
         ]
         return min((time for time in times if time is not None), default=None)
@@ -360,7 +297,7 @@ class Supervisor:
         slots = {c.pid: c.slot for c in self.children.values() if c.slot is not None}
         for pid in self._liveness.look(slots, now):
             self._feed(events.Hung(pid))
-        for child in [c for c, due in self._dumps.items() if due <= now]:
+        for child in self._dumps.due(now):
             self._finish_dump(child)
         if self._oom is not None:
             self._oom.look(now)
@@ -370,9 +307,8 @@ class Supervisor:
     # Signals
 
     def _take_signals(self) -> None:
-        with suppress(BlockingIOError):
-            for number in os.read(self._wakeup, 4096):
-                self._signalled(signal.Signals(number))
+        for number in signals.received(self._wakeup):
+            self._signalled(number)
 
     def _signalled(self, number: signal.Signals) -> None:
         match number:
@@ -430,7 +366,7 @@ class Supervisor:
                 reason = str(message.get("reason", ""))
                 self._feed(events.RetireRequested(child.pid, reason))
             case "stuck":
-                self._stuck_threads[child] = message
+                self._dumps.explain(child, message)
                 self._dump(child)
             case "hello":
                 self._born(child, int(message["pid"]))
@@ -585,43 +521,30 @@ class Supervisor:
     # Stacks
 
     def _dump(self, child: Child) -> None:
-        child.stacks.clear()
+        self._dumps.begin(child)
         self._signal(child.pid, STACK_SIGNAL)
-        self._dumps[child] = monotonic() + STACKS_QUIET
 
     def _finish_dump(self, child: Child) -> None:
-        del self._dumps[child]
+        self._dumps.end(child)
         self._receive(child)
-        stacks = [line for line in child.stacks if line]
         worker = self.machine.pool.workers.get(child.pid)
-        stuck = worker is not None and worker.stuck is not None
-        if stuck and child.slot and report.is_debugged(stacks):
-            self._liveness.spare(child.pid, child.slot)
+        slot = child.slot
+        hung = worker is not None and worker.stuck is not None and slot is not None
+        if self._dumps.log(child, hung=hung) and slot is not None:
+            self._liveness.spare(child.pid, slot)
             self._feed(events.Spared(child.pid))
-            return
-        threads = self._stuck_threads.pop(child, None)
-        if threads is not None and report.is_debugged(stacks):
-            return
-        report.log_stacks(child, stacks, threads)
 
     # Reloading
 
     def _start_check(self) -> list[Event]:
-        self._reload_began = monotonic()
+        self.reloads.begin()
         try:
-            self._check = handover.CheckProcess(self._hand_over()[0])
+            self._check = CheckProcess(self._hand_over()[0])
         except OSError as error:
             self._failure = report.spawn_failed(0, error)
             return [events.ReloadAborted()]
-        check = self._check
-        self._selector.register(
-            check.pipe, selectors.EVENT_READ, lambda: self._read_check(check)
-        )
+        self._check.watch(self._selector)
         return []
-
-    def _read_check(self, check: handover.CheckProcess) -> None:
-        if not check.read():
-            self._selector.unregister(check.pipe)
 
     def _checked(self, status: int) -> None:
         assert self._check is not None, "_reaped() has looked"  # noqa: S101
@@ -629,19 +552,14 @@ class Supervisor:
         succeeded = check.succeeded(status)
         if not succeeded:
             self._failure = check.failure(status)
-        self._close_check(check)
+        check.close()
         self._feed(events.Checked() if succeeded else events.ReloadAborted())
 
     def _cancel_check(self) -> None:
         if self._check is not None:
             check, self._check = self._check, None
             check.kill()
-            self._close_check(check)
-
-    def _close_check(self, check: handover.CheckProcess) -> None:
-        with suppress(KeyError):
-            self._selector.unregister(check.pipe)
-        check.close()
+            check.close()
 
     def _hand_over(self) -> tuple[dict[str, Any], list[int]]:
         """The state of this supervisor for the next, and the descriptors in it."""
@@ -658,8 +576,8 @@ class Supervisor:
             "listeners": self.listeners.hand_over(),
             "services": {name: state for name, (state, _) in services.items()},
             "terminal": self._terminal,
-            "reload_began": self._reload_began,
-            "last_reload": self.last_reload,
+            "reload_began": self.reloads.began,
+            "last_reload": self.reloads.last,
             "keep": self._keep,
         }
         descriptors = [
@@ -686,75 +604,24 @@ class Supervisor:
     def _reload_failed(self, failed: events.ReloadFailed) -> None:
         error = self._explain(failed)
         self.listeners.revert()
-        self.last_reload = self._outcome(error)
-        report.log(
-            logging.ERROR,
-            "reload failed, the old code goes on serving: %s",
-            report.sentence(error),
-            details=error.details,
-        )
+        self.reloads.failed(error)
 
     def _reloaded(self) -> None:
-        self.last_reload = self._outcome(None)
-        seconds = monotonic() - self._reload_began
-        logger.info("reloaded in %.2f s", seconds)
-        if self.listeners.moved:
-            logger.info("listening on %s", ", ".join(self.listeners.addresses))
+        self.reloads.succeeded(self.listeners.addresses if self.listeners.moved else ())
         self.listeners.commit()
-
-    def _outcome(self, error: DjasgiError | None) -> dict[str, Any]:
-        import time
-
-        return {
-            "number": self.last_reload.get("number", 0) + 1,
-            "ok": error is None,
-            "at": time.time(),
-            "seconds": round(monotonic() - self._reload_began, 3),
-            "reason": "" if error is None else str(error),
-            "details": "" if error is None else error.details[-MOST_DETAILS:],
-        }
 
     # What there is to know
 
     def status(self) -> dict[str, Any]:
         """The state of this supervisor and its workers, as JSON."""
-        now = monotonic()
-        workers = [self._worker_status(child, now) for child in self.children.values()]
-        return {
-            "pid": os.getpid(),
-            "state": self.machine.state,
-            "age": round(now - self.started, 1),
-            "generation": self.machine.generation,
-            "addresses": list(self.listeners.addresses),
-            "workers": sorted(workers, key=lambda w: (w["generation"], w["number"])),
-            "last_reload": self.last_reload or None,
-            "limits": {
-                "boot_timeout": self.policy.boot_timeout,
-                "graceful_timeout": self.policy.graceful_timeout,
-                "drain_delay": self.policy.drain_delay,
-            },
-        }
-
-    def _worker_status(self, child: Child, now: float) -> dict[str, Any]:
-        worker = self.machine.pool.workers.get(child.pid)
-        slot = child.slot
-        counters = {
-            "requests": TOTAL,
-            "active": ACTIVE,
-            "threads": THREADS,
-            "leases": LEASES,
-            "waiting": WAITING,
-            "connections": CONNECTIONS,
-        }
-        return {
-            "number": child.number,
-            "pid": child.pid,
-            "generation": child.generation,
-            "state": worker.phase.value if worker else "gone",
-            "age": round(now - child.started, 1),
-            "memory": proportional_memory(child.pid),
-            **{name: int(slot[i]) if slot else 0 for name, i in counters.items()},
-        }
+        return supervisor_status(
+            self.machine,
+            [*self.children.values()],
+            self.policy,
+            started=self.started,
+            addresses=self.listeners.addresses,
+            last_reload=self.reloads.last,
+        )
 
     # Words
 
@@ -782,24 +649,7 @@ class Supervisor:
                     and self._oom.happened(monotonic())
                 )
                 report.log_lost(action, self._gone, oom_killed=killed)
-            case events.SpawnDelayed(number, delay):
-                text = "worker %d cannot be started: %s; tried again in %g s"
-                logger.error(text, number, self._reason(), delay)
-            case events.Overdue(number, pid, booting):
-                late = "was not ready" if booting else "did not stop"
-                logger.error("worker %d (pid %d) %s in time: killed", number, pid, late)
-            case events.Stuck(number, pid):
-                text = "worker %d (pid %d) has not answered for %g s: killed"
-                logger.error(text, number, pid, self.policy.hang_timeout)
-            case events.Retiring(number, pid, reason):
-                text = "worker %d (pid %d) %s: its successor starts"
-                logger.info(text, number, pid, reason)
-            case events.Scaled(workers):
-                logger.info("%d worker%s", workers, "" if workers == 1 else "s")
-
-    def _reason(self) -> object:
-        failed = self.spawning.failed
-        if failed is not None and failed.failure is not None:
-            return failed.failure.message.rstrip(".")
-        error = self.spawning.error
-        return error.strerror or error if error is not None else "it took too long"
+            case events.SpawnDelayed():
+                report.log_delayed(action, self.spawning.failed, self.spawning.error)
+            case _:
+                report.log_decision(action, hang_timeout=self.policy.hang_timeout)

@@ -24,7 +24,7 @@ MICROSECONDS = 1_000_000
 
 
 class Notify:
-    """A service of the supervisor; see `djasgi.supervisor.master.Service`."""
+    """A service of the supervisor; see `djasgi.supervisor.service.Service`."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         """Takes NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID from `environ`."""
@@ -59,7 +59,7 @@ class Notify:
                 count = len(supervisor.machine.pool.serving.places)
                 self.send("READY=1", _serving(count))
             case events.ReloadFailed():
-                reason = str(supervisor.last_reload.get("reason", ""))
+                reason = str(supervisor.reloads.last.get("reason", ""))
                 text = " ".join(reason.split())
                 self.send("READY=1", f"STATUS=the last reload failed: {text}")
             case events.NotReady():

@@ -20,7 +20,7 @@ logger = logging.getLogger("djasgi")
 
 
 class PidFile:
-    """A service of the supervisor; see `djasgi.supervisor.master.Service`."""
+    """A service of the supervisor; see `djasgi.supervisor.service.Service`."""
 
     def __init__(self, path: Path, *, inherited: bool = False) -> None:
         """Write it. Raises ListenError where it cannot be, or another one runs.

@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import logging
 import signal
+from collections.abc import Sequence
 from errno import EMFILE, ENFILE
-from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from djasgi.errors import DjasgiError, ProjectError
 from djasgi.supervisor.children import Child
 from djasgi.supervisor.descriptors import descriptors_exhausted
-from djasgi.supervisor.events import Cause, Lost, ReloadFailed, ReportFailure
+from djasgi.supervisor.events import (
+    Action,
+    Cause,
+    Lost,
+    Overdue,
+    ReloadFailed,
+    ReportFailure,
+    Retiring,
+    Scaled,
+    SpawnDelayed,
+    Stuck,
+)
 
 logger = logging.getLogger("djasgi")
 
 LOOPING = 3
 """So many crashes of one place without health between are called by their name."""
 
-_PACKAGE = Path(__file__).parent.parent
-_BELOW = (f'"{_PACKAGE}/supervisor/', f'"{_PACKAGE}/serving.py"')
-
-DEBUGGERS = ("/bdb.py", "/pdb.py", "/pydevd", "/debugpy/", "/pudb/", "/ipdb/")
+MOST_DETAILS = 4000
+"""Characters of a traceback that are kept for `djasgi status`."""
 
 
 def log(level: int, text: str, *args: object, details: str = "") -> None:
@@ -116,40 +126,70 @@ def log_lost(lost: Lost, child: Child | None, *, oom_killed: bool) -> None:
     log(logging.ERROR, text, lost.number, lost.pid, cause, when, details=details)
 
 
-def log_stacks(child: Child, stacks: list[str], threads: dict[str, Any] | None) -> None:
-    """Log the stacks of a worker; with `threads`, that those are all stuck."""
-    text = "the stacks of worker %d (pid %d)"
-    arguments: tuple[object, ...] = (child.number, child.pid)
-    if threads is not None:
-        text = (
-            "all threads of worker %d (pid %d) are stuck: in %d s none of %d has finished "
-            "a call, and %d wait (--threads)"
+def log_delayed(
+    delayed: SpawnDelayed, failed: Child | None, error: OSError | None
+) -> None:
+    """Say that no worker can be made now, and why: code that has `failed`, or `error`."""
+    reason: object = "it took too long"
+    if failed is not None and failed.failure is not None:
+        reason = failed.failure.message.rstrip(".")
+    elif error is not None:
+        reason = error.strerror or error
+    text = "worker %d cannot be started: %s; tried again in %g s"
+    logger.error(text, delayed.number, reason, delayed.delay)
+
+
+def log_decision(action: Action, *, hang_timeout: float) -> None:
+    """Say what was decided about a worker, if that is something to say."""
+    match action:
+        case Overdue(number, pid, booting):
+            late = "was not ready" if booting else "did not stop"
+            logger.error("worker %d (pid %d) %s in time: killed", number, pid, late)
+        case Stuck(number, pid):
+            text = "worker %d (pid %d) has not answered for %g s: killed"
+            logger.error(text, number, pid, hang_timeout)
+        case Retiring(number, pid, reason):
+            text = "worker %d (pid %d) %s: its successor starts"
+            logger.info(text, number, pid, reason)
+        case Scaled(workers):
+            logger.info("%d worker%s", workers, "" if workers == 1 else "s")
+
+
+class Reloads:
+    """What became of the last reload, for the log and for whoever asks later."""
+
+    def __init__(self, began: float = 0.0, last: dict[str, Any] | None = None) -> None:
+        self.began = began
+        self.last = last or {}
+
+    def begin(self) -> None:
+        self.began = monotonic()
+
+    def failed(self, error: DjasgiError) -> None:
+        """It failed, because of `error`."""
+        self._keep(error)
+        log(
+            logging.ERROR,
+            "reload failed, the old code goes on serving: %s",
+            sentence(error),
+            details=error.details,
         )
-        numbers = (round(threads["seconds"]), threads["threads"], threads["waiting"])
-        arguments += numbers
-    elif not stacks:
-        text = "worker %d (pid %d) did not write its stacks"
-    details = "\n".join(readable(stacks))
-    log(logging.WARNING, text, *arguments, details=details)
 
+    def succeeded(self, moved_to: Sequence[str]) -> None:
+        """The new generation serves, at addresses that are named if they are others."""
+        self._keep(None)
+        logger.info("reloaded in %.2f s", monotonic() - self.began)
+        if moved_to:
+            logger.info("listening on %s", ", ".join(moved_to))
 
-def readable(stacks: list[str]) -> list[str]:
-    """`stacks`, as faulthandler writes them, without what is the same in each worker.
+    def _keep(self, error: DjasgiError | None) -> None:
+        import time
 
-    That is how this program came to serve, below each stack, and its own threads.
-    """
-    kept: list[str] = []
-    heading: list[str] = []
-    below = False
-    for line in stacks:
-        if line.endswith("(most recent call first):"):
-            heading, below = [line], False
-        elif not below and not (below := any(part in line for part in _BELOW)):
-            kept += [*heading, line]
-            heading = []
-    return kept or stacks
-
-
-def is_debugged(stacks: list[str]) -> bool:
-    """Whether the stacks of a worker, as faulthandler writes them, show a debugger."""
-    return any(part in line for line in stacks for part in DEBUGGERS)
+        self.last = {
+            "number": self.last.get("number", 0) + 1,
+            "ok": error is None,
+            "at": time.time(),
+            "seconds": round(monotonic() - self.began, 3),
+            "reason": "" if error is None else str(error),
+            "details": "" if error is None else error.details[-MOST_DETAILS:],
+        }

@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 
-from djasgi.errors import ProjectError, UsageError
+from djasgi.errors import UsageError
 from djasgi.supervisor import handover
 from djasgi.supervisor.board import TOTAL, Board
 from djasgi.supervisor.children import Child
-from djasgi.supervisor.handover import VARIABLE, VERSION, CheckProcess, inherited
-from tests.support.process import until
+from djasgi.supervisor.handover import VARIABLE, VERSION, inherited
 
 
 @pytest.fixture
@@ -72,7 +71,7 @@ def test_everything_arrives_and_the_variable_is_gone(
         children=[worker.hand_over()],
         preloaders=[{**preloader.hand_over(), "commands": ours.fileno()}],
     )
-    descriptor = handover._write(state)
+    descriptor = handover.write(state)
     copy = os.dup(descriptor)
     text = f"{handover.CHECKING if checking else ''}{descriptor}"
     monkeypatch.setenv(VARIABLE, text)
@@ -114,7 +113,7 @@ def test_another_version_is_refused(
     board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(handover, "VERSION", VERSION + 1)
-    descriptor = handover._write(state_of(board))
+    descriptor = handover.write(state_of(board))
     monkeypatch.undo()
     monkeypatch.setenv(VARIABLE, str(descriptor))
 
@@ -158,127 +157,6 @@ def test_an_exec_that_fails_leaves_everything_as_it_was(
         os.fstat(descriptor)
     os.close(read)
     os.close(write)
-
-
-def checked(
-    board: Board, program: str, monkeypatch: pytest.MonkeyPatch
-) -> tuple[CheckProcess, int]:
-    monkeypatch.setattr(handover, "_command", lambda: [sys.executable, "-c", program])
-    check = CheckProcess(state_of(board))
-    status = os.waitstatus_to_exitcode(os.waitpid(check.pid, 0)[1])
-    return check, status
-
-
-TAKES_OVER = "from djasgi.supervisor.handover import inherited; inherited()\n"
-
-
-@pytest.mark.parametrize(
-    ("program", "message", "hint", "details"),
-    [
-        (
-            "import sys; print('a warning'); sys.exit('Error: No host.\\nSee --help.')",
-            "No host.",
-            "See --help.",
-            "a warning",
-        ),
-        (
-            "print('Error: first.'); exit('Error: last.')",
-            "last.",
-            "",
-            "Error: first.",
-        ),
-        ("import os; os._exit(7)", "The new djasgi ended with exit code 7.", "", ""),
-        ("import os; os.kill(os.getpid(), 9)", "was killed by SIGKILL.", "", ""),
-        ("1 / 0", "The new djasgi ended with exit code 1.", "", "ZeroDivisionError:"),
-        ("pass", "does not come back to djasgi", "from a file", ""),
-    ],
-)
-def test_a_check_says_why_it_failed(
-    board: Board,
-    program: str,
-    message: str,
-    hint: str,
-    details: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    check, status = checked(board, program, monkeypatch)
-
-    assert not check.succeeded(status)
-    error = check.failure(status)
-    check.close()
-    assert isinstance(error, ProjectError)
-    assert message in error.message
-    assert hint in error.hint
-    assert details in error.details
-
-
-def test_a_check_that_has_read_the_state_succeeds(
-    board: Board, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    check, status = checked(board, TAKES_OVER, monkeypatch)
-
-    assert check.read() is False
-    assert check.succeeded(status)
-    assert not check.succeeded(1)
-    check.close()
-
-
-def test_of_much_output_the_end_is_kept(
-    board: Board, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    program = "print('x' * 200_000, flush=True); exit('Error: No host.')"
-    monkeypatch.setattr(handover, "_command", lambda: [sys.executable, "-c", program])
-    check = CheckProcess(state_of(board))
-    until(lambda: not check.read(), "it has said everything")
-    os.waitpid(check.pid, 0)
-
-    assert check.failure(1).message == "No host."
-    assert len(check._output) <= handover.MOST_OUTPUT
-    check.close()
-
-
-def test_a_check_can_be_ended_with_what_it_has_started(
-    board: Board, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    program = (
-        "import os, time\nchild = os.fork()\n"
-        "if child: print(child, flush=True)\ntime.sleep(3600)"
-    )
-    monkeypatch.setattr(handover, "_command", lambda: [sys.executable, "-c", program])
-    check = CheckProcess(state_of(board))
-    until(
-        lambda: bool(check.read() and check._output.endswith(b"\n")), "it has started"
-    )
-    child = int(check._output)
-
-    check.kill()
-    check.kill()
-
-    check.close()
-    until(lambda: not is_alive(child), "its child is gone as well")
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return text.rpartition(")")[2].split()[0] != "Z"
-
-
-def test_a_check_that_cannot_be_started_leaves_nothing(
-    board: Board, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fork() -> int:
-        raise BlockingIOError(errno.EAGAIN, "no")
-
-    before = len([*Path("/proc/self/fd").iterdir()])
-    monkeypatch.setattr(os, "fork", fork)
-
-    with pytest.raises(BlockingIOError):
-        CheckProcess(state_of(board))
-
-    assert len([*Path("/proc/self/fd").iterdir()]) == before
 
 
 @pytest.mark.parametrize(

@@ -118,15 +118,3 @@ def test_details_are_not_made_where_they_are_not_logged() -> None:
         report.log(logging.ERROR, "nobody %s", "hears")
     finally:
         logger.setLevel(before)
-
-
-@pytest.mark.parametrize(
-    ("line", "debugged"),
-    [
-        ('  File "/usr/lib/python3.11/bdb.py", line 1 in dispatch_line', True),
-        ('  File "/venv/pydevd/x.py", line 1 in wait', True),
-        ('  File "/app/shop/views.py", line 1 in view', False),
-    ],
-)
-def test_a_debugger_is_known_by_its_frames(line: str, debugged: bool) -> None:
-    assert report.is_debugged(["Thread 1:", line]) is debugged

@@ -55,7 +55,7 @@ def supervisor_of(workers: int = 2, reason: str = "") -> Supervisor:
         machine=SimpleNamespace(
             pool=SimpleNamespace(serving=SimpleNamespace(places=places))
         ),
-        last_reload={"reason": reason},
+        reloads=SimpleNamespace(last={"reason": reason}),
     )
     return cast("Supervisor", stub)
 
