@@ -174,6 +174,47 @@ def test_body_that_is_too_large(shared: Shared) -> None:
     assert shared[1].get().body == b"hello"
 
 
+@pytest.mark.parametrize("server", ABLE)
+def test_upload_that_nobody_reads_keeps_nobody_waiting(
+    server: str, files: Path
+) -> None:
+    """Neither the other streams nor its own application, nor more than a window of it."""
+    steps: list[Any] = ["wait", {"type": "http.response.start", "status": 200}]
+    steps += [{"type": "http.response.body", "body": "early"}, "say"]
+    with (
+        listener() as sock,
+        Engine(server, sock, **options(files)) as running,
+        Client(client(sock), tls_context(files)) as connected,
+    ):
+        target = "/script?" + quote(json.dumps(steps))
+        stream_id = connected.request(target, method="POST", end=False)
+        connected.upload(stream_id, 300_000)
+        running.wait_for("^http /script")
+        assert connected.get().body == b"hello"
+        running.release()
+        assert connected.answer(stream_id).body == b"early"
+        running.wait_for("^said")
+        assert connected.get().body == b"hello"
+
+
+@pytest.mark.parametrize("server", ABLE)
+def test_upload_that_is_read_in_its_time(server: str, files: Path) -> None:
+    with (
+        listener() as sock,
+        Engine(server, sock, **options(files)) as running,
+        Client(client(sock), tls_context(files)) as connected,
+    ):
+        ids = [connected.request("/body", method="POST", end=False) for _ in range(3)]
+        for _ in range(3):
+            for stream_id in ids:
+                assert connected.upload(stream_id, 200_000, end=False) == 0
+        for stream_id in ids:
+            connected.connection.end_stream(stream_id)
+        connected.flush()
+        assert [connected.answer(i).body for i in ids] == [b"600000"] * 3
+        assert not re.findall(r"^log (?!djasgi).*", running.stop(), re.MULTILINE)
+
+
 def test_application_is_told_that_the_client_has_gone(shared: Shared) -> None:
     running, connected = shared
     stream_id = connected.request("/silent")

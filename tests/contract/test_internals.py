@@ -169,6 +169,27 @@ PINS: dict[str, list[tuple[str, str, str]]] = {
         ("hypercorn.protocol.h2:H2Protocol.__init__", "", "streams local_settings"),
         ("hypercorn.protocol.h2:H2Protocol._create_stream", "self request", "headers"),
         ("hypercorn.protocol.h2:H2Protocol._flush", "self", "data_to_send"),
+        ("hypercorn.protocol.h2:H2Protocol._create_stream", "", "HTTPStream"),
+        (
+            "hypercorn.protocol.h2:H2Protocol._handle_events",
+            "self events",
+            "DataReceived acknowledge_received_data StreamReset",
+        ),
+        (
+            "hypercorn.protocol.h2:H2Protocol._send_data",
+            "self stream_id",
+            "stream_buffers end_stream complete",
+        ),
+        (
+            "hypercorn.protocol.http_stream:HTTPStream.handle",
+            "self event",
+            "spawn_app app_put app_send closed",
+        ),
+        (
+            "hypercorn.asyncio.task_group:TaskGroup.spawn_app",
+            "self app config scope send",
+            "max_app_queue_size app_queue put",
+        ),
         (
             "hypercorn.protocol.h2:H2Protocol.stream_send",
             "self event",

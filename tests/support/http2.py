@@ -13,6 +13,8 @@ import h2.connection
 import h2.events
 from hyperframe.frame import GoAwayFrame
 
+from tests.support.process import TIMEOUT
+
 Field = tuple[bytes, bytes]
 
 
@@ -81,6 +83,29 @@ class Client:
             self.connection.send_data(stream_id, body, end_stream=end)
         self.flush()
         return stream_id
+
+    def upload(self, stream_id: int, size: int, *, end: bool = True) -> int:
+        """Send so many bytes, or as many as there is room for; what is left."""
+        self.sock.settimeout(0.5)
+        try:
+            while size:
+                room = self.connection.local_flow_control_window(stream_id)
+                if room <= 0:
+                    self.read()
+                    continue
+                most = self.connection.max_outbound_frame_size
+                piece = bytes(min(size, room, most))
+                self.connection.send_data(stream_id, piece)
+                self.flush()
+                size -= len(piece)
+        except TimeoutError:
+            return size
+        finally:
+            self.sock.settimeout(TIMEOUT)
+        if end:
+            self.connection.end_stream(stream_id)
+            self.flush()
+        return 0
 
     def read(self) -> None:
         """Take what comes next."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypercorn.protocol.h2 import H2Protocol
 from djasgi.options import Options
 from djasgi.servers.engines import http2, refusals
 from djasgi.servers.engines.heads import visible
+from djasgi.servers.engines.hypercorn_stream import Stream, unbounded
 
 
 class _Gone:
@@ -38,6 +40,7 @@ class Http2(H2Protocol):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.options: Options = self.config.options  # type: ignore[attr-defined]
+        self.config = unbounded(self.config)
         self.streams = _Streams()
         self._ended: set[int] = set()
         self._told = False
@@ -66,6 +69,48 @@ class Http2(H2Protocol):
         if not self._told and not self.closed:
             self._told = True
             await self.send(RawData(data=http2.notice()))
+
+    async def _handle_events(self, events: list[h2.events.Event]) -> None:
+        for event in events:
+            if isinstance(event, h2.events.DataReceived):
+                await self._take(event)
+            else:
+                await super()._handle_events([event])
+        await self._flush()
+
+    async def _take(self, event: h2.events.DataReceived) -> None:
+        """Give a piece of a body to its stream, which opens its window when it is read.
+
+        That of the connection is opened at once: who waits keeps nobody waiting.
+        """
+        size, stream_id = event.flow_controlled_length, event.stream_id
+        stream = self.streams.get(stream_id)
+        if not isinstance(stream, Stream):
+            self.connection.acknowledge_received_data(size, stream_id)
+            return
+        if size:
+            self.connection.increment_flow_control_window(size)
+        await stream.keep(event.data)
+        self._open(stream_id, size - len(event.data))  # padding
+
+    async def _send_data(self, stream_id: int) -> None:
+        await super()._send_data(stream_id)
+        if stream_id not in self.stream_buffers:
+            # The response is complete: what is left of the request need not come
+            # (RFC 9113, section 8.1).
+            with suppress(h2.exceptions.ProtocolError):  # nothing is left
+                self.connection.reset_stream(stream_id, ErrorCodes.NO_ERROR)
+                await self._flush()
+
+    async def open_window(self, stream_id: int, size: int) -> None:
+        """Let the client send so many bytes more of a body."""
+        self._open(stream_id, size)
+        await self._flush()
+
+    def _open(self, stream_id: int, size: int) -> None:
+        if size and not self.closed:
+            with suppress(h2.exceptions.ProtocolError, KeyError):  # it has ended
+                self.connection.increment_flow_control_window(size, stream_id)
 
     async def _create_stream(self, request: h2.events.RequestReceived) -> None:
         head = http2.Head(list(request.headers or ()), self.options)
