@@ -15,6 +15,8 @@ _ENTRY = re.compile(
     r"\[([0-9A-Fa-f:.]+)\](?::\d{1,5})?|([0-9.]+):\d{1,5}|([0-9A-Fa-f:.]+)"
 )
 
+_FORWARDED = frozenset((b"x-forwarded-for", b"x-forwarded-proto"))
+
 _SCHEMES = {
     "http": {b"http": "http", b"https": "https"},
     "websocket": {b"http": "ws", b"https": "wss", b"ws": "ws", b"wss": "wss"},
@@ -41,8 +43,13 @@ class ProxyHeaders:
         self.peers = TrustedPeers(trusted)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if scope["type"] in _SCHEMES and self.peers.trusts_peer(scope):
-            scope = self._forwarded(scope)
+        # What most requests do not have is looked for before who has sent it.
+        if scope["type"] in _SCHEMES:
+            for name, _ in scope["headers"]:
+                if name in _FORWARDED:
+                    if self.peers.trusts_peer(scope):
+                        scope = self._forwarded(scope)
+                    break
         return self.app(scope, receive, send)
 
     def _forwarded(self, scope: Scope) -> Scope:
@@ -53,8 +60,6 @@ class ProxyHeaders:
                 chain.append(value)
             elif name == b"x-forwarded-proto":
                 proto = value
-        if not chain and not proto:
-            return scope
         changes: dict[str, Any] = {}
         if proto:
             last = proto.rpartition(b",")[2].strip(b' \t"').lower()
