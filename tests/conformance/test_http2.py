@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,9 @@ from tests.support.wire import (
 
 ABLE = [s for s in SERVERS if not isinstance(support(s)["http2"], Refused)]
 
-INTERNAL_ERROR = 2  # RFC 9113, section 7
+# RFC 9113, section 7
+INTERNAL_ERROR = 2
+ENHANCE_YOUR_CALM = 11
 
 MAX_BODY = 1000
 
@@ -172,6 +175,50 @@ def test_body_that_is_too_large(shared: Shared) -> None:
     stream_id = shared[1].request("/body", method="POST", body=more, end=False)
     refused(shared[1].answer(stream_id), 413, TOO_LARGE)
     assert shared[1].get().body == b"hello"
+
+
+@pytest.mark.parametrize("server", ABLE)
+def test_client_that_resets_streams_without_end_is_sent_away(
+    server: str, files: Path
+) -> None:
+    """Each would cost an application (CVE-2023-44487)."""
+    patience = options(files, graceful_timeout=1)
+    with listener() as sock, Engine(server, sock, **patience) as running:
+        with Client(client(sock), tls_context(files)) as flooding, suppress(OSError):
+            for _ in range(40):
+                for _ in range(50):
+                    stream_id = flooding.begin("/hold")
+                    flooding.connection.reset_stream(stream_id)
+                flooding.flush()
+            flooding.until_closed()
+        with Client(client(sock), tls_context(files)) as next_one:
+            assert next_one.get().body == b"hello"
+        output = running.stop()
+    assert [code for code, _ in flooding.told_to_go][-1:] == [ENHANCE_YOUR_CALM]
+    # 200, and what has come by the time that passes meanwhile.
+    assert output.count("http /hold") < 600
+    assert not re.findall(r"^log (?!djasgi).*", output, re.MULTILINE)
+
+
+@pytest.mark.parametrize("server", ABLE)
+def test_client_that_leaves_some_streams_is_served_on(server: str, files: Path) -> None:
+    with (
+        listener() as sock,
+        Engine(server, sock, **options(files)) as running,
+        Client(client(sock), tls_context(files)) as leaving,
+    ):
+        for _ in range(5):
+            left = [leaving.request("/silent") for _ in range(20)]
+            kept = [leaving.request("/hold") for _ in range(20)]
+            for stream_id in left:
+                leaving.connection.reset_stream(stream_id)
+            leaving.flush()
+            for _ in kept:
+                running.wait_for("^http /hold")
+            running.release()
+            for stream_id in kept:
+                assert leaving.answer(stream_id).body == b"held"
+        assert not leaving.told_to_go
 
 
 @pytest.mark.parametrize("server", ABLE)

@@ -170,6 +170,9 @@ PINS: dict[str, list[tuple[str, str, str]]] = {
         ("hypercorn.protocol.h2:H2Protocol._create_stream", "self request", "headers"),
         ("hypercorn.protocol.h2:H2Protocol._flush", "self", "data_to_send"),
         ("hypercorn.protocol.h2:H2Protocol._create_stream", "", "HTTPStream"),
+        ("hypercorn.protocol.h2:H2Protocol._priority_updated", "self event", ""),
+        ("hypercorn.protocol.h2:H2Protocol.handle", "self event", "closed Closed"),
+        ("hypercorn.protocol.h2:StreamBuffer.close", "self", "_is_empty _paused"),
         (
             "hypercorn.protocol.h2:H2Protocol._handle_events",
             "self events",

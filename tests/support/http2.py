@@ -61,7 +61,12 @@ class Client:
     def flush(self) -> None:
         self.sock.sendall(self.connection.data_to_send())
 
-    def request(
+    def request(self, path: str = "/", *fields: Field, **more: Any) -> int:
+        stream_id = self.begin(path, *fields, **more)
+        self.flush()
+        return stream_id
+
+    def begin(
         self,
         path: str = "/",
         *fields: Field,
@@ -69,6 +74,7 @@ class Client:
         body: bytes | None = None,
         end: bool = True,
     ) -> int:
+        """What `request` does, not sent yet."""
         stream_id = self.connection.get_next_available_stream_id()
         head = [
             (b":method", method.encode()),
@@ -81,7 +87,6 @@ class Client:
         self.connection.send_headers(stream_id, head, end_stream=end and body is None)
         if body is not None:
             self.connection.send_data(stream_id, body, end_stream=end)
-        self.flush()
         return stream_id
 
     def upload(self, stream_id: int, size: int, *, end: bool = True) -> int:

@@ -9,6 +9,8 @@ import h2.exceptions
 import h2.settings
 import twisted.web.http
 from h2.errors import ErrorCodes
+from twisted.internet.error import ConnectionLost
+from twisted.python.failure import Failure
 from twisted.web._http2 import H2Connection
 
 from djasgi.options import Options
@@ -24,10 +26,12 @@ class Http2(H2Connection):  # type: ignore[misc]  # Twisted is not typed here
 
     abortTimeout = CLOSING  # noqa: N815  # Twisted's name
     _told = False
+    _flooded = False
 
     def connectionMade(self) -> None:  # noqa: N802  # Twisted's name
         self.options: Options = self.factory.server.options
         self._complete: set[int] = set()
+        self._resets = http2.Resets()
         codes = h2.settings.SettingCodes
         self.conn.local_settings = h2.settings.Settings(
             client=False,
@@ -48,6 +52,10 @@ class Http2(H2Connection):  # type: ignore[misc]  # Twisted is not typed here
         self.factory.channels.discard(self)
         super().connectionLost(*arguments, **keywords)
 
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802  # Twisted's name
+        if not self._flooded:
+            super().dataReceived(data)
+
     def timeoutConnection(self) -> None:  # noqa: N802  # Twisted's name
         if self.streams:  # nobody limits the time of a response
             self.setTimeout(self.timeOut)
@@ -64,7 +72,8 @@ class Http2(H2Connection):  # type: ignore[misc]  # Twisted is not typed here
         return getattr(self.transport, "transport", self.transport)
 
     def close_idle(self) -> None:
-        super().timeoutConnection()
+        if not self._flooded:
+            super().timeoutConnection()
 
     def wind_down(self) -> None:
         """Ask the client to open another connection for what it begins from now on."""
@@ -73,6 +82,8 @@ class Http2(H2Connection):  # type: ignore[misc]  # Twisted is not typed here
             self.transport.write(http2.notice())
 
     def _requestReceived(self, event: Any) -> None:  # noqa: N802  # Twisted's name
+        if self._flooded:
+            return
         head = http2.Head(event.headers, self.options)
         stream_id = event.stream_id
         if head.problem is not None:
@@ -92,11 +103,16 @@ class Http2(H2Connection):  # type: ignore[misc]  # Twisted is not typed here
         client = (peer.host, peer.port) if hasattr(peer, "port") else None
         refusals.log(status, client, "https", self.options)
         fields, body = http2.refusal(status, self.options)
-        self.conn.send_headers(stream_id, fields)
+        try:
+            self.conn.send_headers(stream_id, fields)
+        except h2.exceptions.ProtocolError:
+            return  # the client has reset it
         self.conn.send_data(stream_id, body, end_stream=True)
         self._tryToWriteControlData()
 
     def _requestDataReceived(self, event: Any) -> None:  # noqa: N802  # Twisted's name
+        if self._flooded:
+            return
         stream_id = event.stream_id
         if stream_id not in self.streams or stream_id in self._complete:
             # It has been answered already, or will be without this.
@@ -118,8 +134,35 @@ class Http2(H2Connection):  # type: ignore[misc]  # Twisted is not typed here
         self.streams[stream_id].requestComplete()
 
     def _requestAborted(self, event: Any) -> None:  # noqa: N802  # Twisted's name
+        # Twisted's has a limit of its own, and goes on after it.
+        if self._flooded:
+            return
         if event.stream_id in self.streams:
-            super()._requestAborted(event)
+            self._drop(event.stream_id)
+        if not self._resets.one_more():
+            self._break_off()
+
+    def _drop(self, stream_id: int) -> None:
+        self.streams[stream_id].connectionLost(Failure(ConnectionLost()))
+        self._requestDone(stream_id)
+
+    def _break_off(self) -> None:
+        """Close the connection of a client that resets too many streams."""
+        self._flooded = True
+        self.setTimeout(None)
+        for stream_id in list(self.streams):
+            self._drop(stream_id)
+        self.conn.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
+        if self._tryToWriteControlData():
+            self._abortingCall = self.callLater(CLOSING, self.forceAbortClient)
+            self.transport.loseConnection()
+
+    def endRequest(self, stream_id: int) -> None:  # noqa: N802  # Twisted's name
+        self._resets.answered()
+        super().endRequest(stream_id)
+
+    def _handlePriorityUpdate(self, event: Any) -> None:  # noqa: N802  # Twisted's name
+        """Nothing: obsolete (RFC 9113, section 5.3.2), and 1000 of them raise."""
 
     def abortRequest(self, stream_id: int) -> None:  # noqa: N802  # Twisted's name
         # Twisted's says that there was no error.

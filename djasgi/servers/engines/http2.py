@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from http import HTTPStatus
 
@@ -24,6 +25,9 @@ _OF_A_CONNECTION = frozenset(
 
 ROOM = 65_536
 """Bytes over the limit of a head that are still read, to be able to answer with 431."""
+
+_RESETS = 200
+_RESETS_PER_SECOND = 33
 
 
 class Head:
@@ -80,6 +84,33 @@ def refusal(status: HTTPStatus, options: Options) -> tuple[list[Field], bytes]:
         (b"content-length", b"%d" % len(body)),
     ]
     return response_fields(status, headers, options), body
+
+
+class Resets:
+    """How many streams of a connection may still be reset before their answer is there.
+
+    It costs a client nothing to open a stream and reset it, or to have it reset, and
+    there are never many open; but each starts an application (CVE-2023-44487,
+    CVE-2025-8671). A bucket that fills with time, as nghttp2 and Twisted have, but with
+    200 in it, as in Netty, and not 1000: twice the streams that are open at once, for
+    whoever leaves two pages before they are there. An answer puts one back: behind a
+    proxy are many who leave, among more who do not.
+    """
+
+    def __init__(self) -> None:
+        self._left: float = _RESETS
+        self._time = time.monotonic()
+
+    def answered(self) -> None:
+        self._left = min(self._left + 1, _RESETS)
+
+    def one_more(self) -> bool:
+        """Whether it is not too many; if it is, RFC 9113 has a word for it (section 7)."""
+        now = time.monotonic()
+        filled = self._left + (now - self._time) * _RESETS_PER_SECOND
+        self._time = now
+        self._left = min(filled, _RESETS) - 1
+        return self._left >= 0
 
 
 def notice() -> bytes:

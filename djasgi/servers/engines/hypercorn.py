@@ -275,6 +275,8 @@ class Connection(TCPServer):
     def _has_unread(self) -> bool:
         """Whether the client may still be sending what nobody reads."""
         protocol = self._http()
+        if isinstance(protocol, Http2):
+            return protocol.flooded
         if not isinstance(protocol, Http1):
             return False
         http: Any = protocol.connection
@@ -298,7 +300,10 @@ class Connection(TCPServer):
         """Close what is a websocket; with HTTP/2, let nothing more begin."""
         protocol = self._http()
         if isinstance(protocol, Http2):
-            self._task_group.spawn(protocol.wind_down)
+            # Once: the task group takes nothing more when it is cancelled.
+            if not protocol.told:
+                protocol.told = True
+                self._task_group.spawn(protocol.wind_down)
         else:
             self.close_websocket(refuse=refuse)
 
@@ -351,6 +356,7 @@ class Engine:
             setattr(self.config, name, value)
         self.heads = Heads(options)
         self.draining = False
+        self._is_cut = False
         self._arriving: WeakSet[Arrival] = WeakSet()
         self._connections: dict[Connection, asyncio.Task[Any]] = {}
 
@@ -424,7 +430,7 @@ class Engine:
     def idle(self) -> Iterator[Connection | Arrival]:
         yield from self._arriving
         for connection in self._connections:
-            if connection.is_idle():
+            if connection.is_idle() and not self._is_cut:
                 yield connection
 
     def close(self, connection: Connection | Arrival) -> None:
@@ -437,6 +443,7 @@ class Engine:
         return bool(self._connections or self._arriving)
 
     def cut(self) -> int:
+        self._is_cut = True  # their task groups begin nothing any more
         running = sum(connection.has_application() for connection in self._connections)
         for task in self._connections.values():
             task.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
@@ -10,7 +11,7 @@ import h2.events
 import h2.exceptions
 import h2.settings
 from h2.errors import ErrorCodes
-from hypercorn.events import RawData
+from hypercorn.events import Closed, RawData
 from hypercorn.protocol.events import EndBody, Response, StreamClosed
 from hypercorn.protocol.h2 import H2Protocol
 
@@ -43,7 +44,10 @@ class Http2(H2Protocol):
         self.config = unbounded(self.config)
         self.streams = _Streams()
         self._ended: set[int] = set()
-        self._told = False
+        self._resets = http2.Resets()
+        self._writer: asyncio.StreamWriter = self.context.writer  # type: ignore[attr-defined]
+        self.told = False
+        self.flooded = False
         codes = h2.settings.SettingCodes
         self.connection.local_settings = h2.settings.Settings(
             client=False,
@@ -66,14 +70,27 @@ class Http2(H2Protocol):
 
     async def wind_down(self) -> None:
         """Ask the client to open another connection for what it begins from now on."""
-        if not self._told and not self.closed:
-            self._told = True
+        if not self.closed:
             await self.send(RawData(data=http2.notice()))
+
+    async def handle(self, event: Any) -> None:
+        if self.flooded and isinstance(event, RawData):
+            return
+        await super().handle(event)
+        if isinstance(event, Closed):
+            # Nothing is sent any more; an application that still answers would wait.
+            for buffer in self.stream_buffers.values():
+                await buffer.close()
 
     async def _handle_events(self, events: list[h2.events.Event]) -> None:
         for event in events:
             if isinstance(event, h2.events.DataReceived):
                 await self._take(event)
+            elif isinstance(event, h2.events.StreamReset) and (
+                not self._resets.one_more()
+            ):
+                await self._break_off()
+                return
             else:
                 await super()._handle_events([event])
         await self._flush()
@@ -112,6 +129,18 @@ class Http2(H2Protocol):
             with suppress(h2.exceptions.ProtocolError, KeyError):  # it has ended
                 self.connection.increment_flow_control_window(size, stream_id)
 
+    async def _break_off(self) -> None:
+        """Close the connection of a client that resets too many streams."""
+        self.flooded = True
+        self.connection.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
+        # Not by way of send(), which waits until the client has read.
+        self._writer.write(self.connection.data_to_send())
+        await self.handle(Closed())
+        await self.send(Closed())
+
+    async def _priority_updated(self, event: Any) -> None:
+        """Nothing: obsolete (RFC 9113, section 5.3.2), and 1000 of them raise."""
+
     async def _create_stream(self, request: h2.events.RequestReceived) -> None:
         head = http2.Head(list(request.headers or ()), self.options)
         stream_id = request.stream_id
@@ -129,7 +158,10 @@ class Http2(H2Protocol):
     async def _refuse(self, stream_id: int, status: HTTPStatus) -> None:
         refusals.log(status, self.client, "https", self.options)
         fields, body = http2.refusal(status, self.options)
-        self.connection.send_headers(stream_id, fields)
+        try:
+            self.connection.send_headers(stream_id, fields)
+        except h2.exceptions.ProtocolError:
+            return  # the client has reset it
         self.connection.send_data(stream_id, body, end_stream=True)
         await self._flush()
 
@@ -146,6 +178,8 @@ class Http2(H2Protocol):
             return
         if isinstance(event, EndBody):
             self._ended.add(event.stream_id)
+            if event.stream_id in self.streams:
+                self._resets.answered()
         elif isinstance(event, StreamClosed) and event.stream_id not in self._ended:
             await self._cut(event.stream_id)
         elif isinstance(event, StreamClosed):
