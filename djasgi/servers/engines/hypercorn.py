@@ -100,11 +100,14 @@ class Wait:
         self._head = options.header_timeout or None
         self._keep_alive = options.keep_alive
         self._begun = False
+        self._is_over = False
         self._group: TaskGroup | None = None
         self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     async def restart(self, task_group: TaskGroup, action: Callable[..., Any]) -> None:
+        if self._is_over:
+            return  # an application that has ended after its connection
         self._group = task_group
         self._begun = self.heads == 0
         self.waiting = True
@@ -129,6 +132,8 @@ class Wait:
 
     def cancel(self) -> None:
         """The connection is over."""
+        self._is_over = True
+        self.waiting = False
         self._deadline = None
         if self._timer is not None:
             self._timer.cancel()

@@ -138,6 +138,12 @@ class Http2(H2Protocol):
         await self.handle(Closed())
         await self.send(Closed())
 
+    async def _flush(self) -> None:
+        if self._writer.transport.is_closing():
+            self.connection.data_to_send()  # asyncio warns of what cannot leave
+        else:
+            await super()._flush()
+
     async def _priority_updated(self, event: Any) -> None:
         """Nothing: obsolete (RFC 9113, section 5.3.2), and 1000 of them raise."""
 
