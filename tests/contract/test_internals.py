@@ -224,11 +224,6 @@ PINS: dict[str, list[tuple[str, str, str]]] = {
             "",
         ),
         (
-            "h11._connection:Connection._clean_up_response_headers_for_sending",
-            "self response",
-            "_request_method",
-        ),
-        (
             f"{BUFFER}.maybe_extract_lines",
             "self",
             "_data _multiple_lines_search _extract",

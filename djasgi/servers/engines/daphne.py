@@ -66,7 +66,6 @@ class Engine(daphne.server.Server):  # type: ignore[misc]  # daphne is not typed
             server_name="daphne" if options.server_header else "",
             **(_LIMITS_OF_ITS_OWN | dict(settings)),
         )
-        self._application: Any = application
         self.options = options
         self.heads = Heads(options)
         self.draining = False
@@ -156,7 +155,7 @@ class Engine(daphne.server.Server):  # type: ignore[misc]  # daphne is not typed
     def run(self, protocol: Any, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application, which answers to `protocol`."""
         task = asyncio.get_running_loop().create_task(
-            self._application(scope, receive, send)
+            self.application(scope, receive, send)
         )
         self.connections[protocol]["application_instance"] = task
         task.add_done_callback(partial(self._finished, protocol))

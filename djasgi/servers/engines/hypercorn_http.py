@@ -97,7 +97,7 @@ class Buffer(ReceiveBuffer):
 
 
 class Http(h11.Connection):
-    """h11's connection, whose response to HEAD says nothing of how a body is framed."""
+    """h11's connection, which reads requests, and is told of responses."""
 
     def __init__(self, max_head_size: int) -> None:
         super().__init__(h11.SERVER, max_incomplete_event_size=max_head_size)
@@ -131,20 +131,6 @@ class Http(h11.Connection):
     def may_keep_alive(self) -> bool:
         """Whether the request lets the connection go on."""
         return self._cstate.keep_alive
-
-    def _clean_up_response_headers_for_sending(
-        self, response: h11.Response
-    ) -> h11.Response:
-        response = super()._clean_up_response_headers_for_sending(response)
-        if self._request_method == b"HEAD":
-            response = h11.Response(
-                status_code=response.status_code,
-                headers=[
-                    field for field in response.headers if field[0] not in _FRAMING
-                ],
-                reason=response.reason,
-            )
-        return response
 
 
 class Stream(Response):
@@ -287,14 +273,11 @@ class Http1(H11Protocol):
             await super().stream_send(event)
 
     async def _send_start(self, event: events.Response) -> None:
+        """The head of a response to a handshake; others do not come this way."""
         fields = [f for f in event.headers if f[0].lower() not in _FRAMING]
         names = {name.lower() for name, _ in fields}
         fields += [f for f in self.config.response_headers("h11") if f[0] not in names]
-        if (
-            self.keep_alive_requests >= self.config.keep_alive_max_requests
-            or getattr(self.connection, "their_state", None) is h11.SEND_BODY
-        ):
-            # In the second case, what is left of the request is not waited for.
+        if self.keep_alive_requests >= self.config.keep_alive_max_requests:
             fields = [f for f in fields if f[0].lower() != b"connection"]
             fields.append((b"connection", b"close"))
         await self._send_h11_event(
