@@ -80,7 +80,15 @@ class Lease(Executor):
 
     def end(self) -> None:
         """The request is over. What still runs, runs on; its thread is free after it."""
-        self.pool.end(self)
+        if self.ended:
+            return
+        self.ended = True
+        pool = self.pool
+        if self.epoch == pool.epoch:
+            pool.leases -= 1
+        # In this order: a call that comes just now is settled when it has run.
+        if self.thread is not None or self.busy:
+            pool.release(self)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the lease; its calls are neither waited for nor cancelled."""

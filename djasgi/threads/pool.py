@@ -182,17 +182,6 @@ class Pool:
             lease.released = True
             self._settle(lease)
 
-    def end(self, lease: Lease) -> None:
-        if lease.ended:
-            return
-        lease.ended = True
-        if lease.epoch == self.epoch:
-            self.leases -= 1
-        # In this order: a call that comes just now is settled when it has run.
-        if lease.thread is not None or lease.busy:
-            with self._lock:
-                self._settle(lease)
-
     # What threads tell
 
     def finished(self, thread: PoolThread, call: Call) -> None:

@@ -355,7 +355,7 @@ class Request(Response, WebRequest):  # type: ignore[misc]  # daphne is not type
         self.code = status
         self.keep_alive = channel.persistent and not server.draining
         method, version = self.method.decode("ascii"), self.clientproto[5:].decode()
-        self.begin(status, headers, method, version, server.heads.defaults)
+        self.begin(status, headers, method, version, server.heads)
         channel.persistent = self.keep_alive
         self.startedWriting = 1
         server.heads.hold(self)

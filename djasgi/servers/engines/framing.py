@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable
 
 from djasgi.options import Options
 from djasgi.servers.engines.heads import NOT_IN_A_LINE, TOKEN, Field, tokens
@@ -13,7 +13,6 @@ from djasgi.servers.engines.refusals import own_fields, phrase
 _COPIED = 65_536
 """Bytes of a body that are copied behind the head, at most, to be one write with it."""
 
-_FRAMING = {b"content-length", b"transfer-encoding", b"connection"}
 _BODILESS = (204, 304)
 
 _STATUS_LINES = {
@@ -21,8 +20,17 @@ _STATUS_LINES = {
     for status in range(100, 600)
 }
 
+_LENGTH, _CODING, _CONNECTION = (
+    b"content-length: ",
+    b"transfer-encoding: ",
+    b"connection: ",
+)
+_OWN = (b"date: ", b"server: ")
+_TELLING = frozenset((_LENGTH, _CODING, _CONNECTION, *_OWN))
+"""Beginnings of the lines that say something to whoever makes the head."""
+
 _NAMES: dict[bytes, bytes] = {}
-"""Names of header fields, as applications give them, in lower case. They are few."""
+"""How the line of a field begins, by the name that applications give. They are few."""
 
 _MOST_NAMES = 1000
 """More are not kept: an application may make them of anything."""
@@ -52,32 +60,29 @@ class Response:
         headers: Iterable[Field],
         method: str,
         version: str,
-        defaults: Sequence[Field],
+        heads: Heads,
     ) -> None:
-        """Make the head, in `held`.
-
-        `defaults` are names with whole lines of what the application need not say.
-        Raises RuntimeError for what must not be in a head.
-        """
+        """Make the head, in `held`. Raises RuntimeError for what must not be in one."""
         fields = [*headers]  # perhaps an iterator
         if NOT_IN_A_LINE.search(b"".join([value for _, value in fields])):
             raise RuntimeError("Invalid HTTP header value.")
-        names = set()
+        before = heads.lines
         lines: list[bytes] = []
         length: int | None = None
         says_close = False
         for given, value in fields:
-            name = _NAMES.get(given) or _named(given)
-            if name in _FRAMING:
-                if name == b"transfer-encoding":
-                    continue  # the framing is ours
-                if name == b"content-length":
+            begin = _NAMES.get(given) or _beginning(given)
+            if begin in _TELLING:
+                if begin == _LENGTH:
                     length = int(value) if length is None else length
-                elif b"close" in tokens(name, ((name, value),)):
+                elif begin == _CODING:
+                    continue  # the framing is ours
+                elif begin in _OWN:  # the application's stands alone
+                    before = heads.without({name.lower() for name, _ in fields})
+                elif b"close" in tokens(b"connection", ((b"connection", value),)):
                     self.keep_alive = False
                     says_close = True
-            names.add(name)
-            lines += (name, b": ", value, b"\r\n")
+            lines += (begin, value, b"\r\n")
         if status in _BODILESS or method == "HEAD":
             self._is_bodiless = True
         elif length is not None:
@@ -89,9 +94,7 @@ class Response:
             lines.append(b"transfer-encoding: chunked\r\n")
         if not (self.keep_alive or says_close):
             lines.append(b"connection: close\r\n")
-        # The application's stands alone.
-        before = [line for name, line in defaults if name not in names]
-        self.held = b"".join((_STATUS_LINES[status], *before, *lines, b"\r\n"))
+        self.held = b"".join((_STATUS_LINES[status], before, *lines, b"\r\n"))
 
     def write_body(self, body: bytes, more_body: bool) -> None:
         """Send a piece of the body. Raises RuntimeError if it is longer than was said."""
@@ -141,8 +144,8 @@ class Heads:
 
     def __init__(self, options: Options) -> None:
         self.fields: list[Field] = []
-        self.defaults: list[Field] = []
-        """The same, names with whole lines."""
+        self.lines = b""
+        """The same, as they are sent."""
         self._options = options
         self._held: list[Response] = []
 
@@ -150,8 +153,13 @@ class Heads:
         """Keep the Date field current, which has a resolution of one second."""
         while True:
             self.fields[:] = own_fields(self._options)
-            self.defaults = [(f[0], b"%b: %b\r\n" % f) for f in self.fields]
+            self.lines = self.without(())
             await asyncio.sleep(1 - time.time() % 1)
+
+    def without(self, names: Container[bytes]) -> bytes:
+        """The lines of `fields` with other names than these."""
+        fields = [field for field in self.fields if field[0] not in names]
+        return b"".join([b"%b: %b\r\n" % field for field in fields])
 
     def hold(self, response: Response) -> None:
         if not self._held:
@@ -165,11 +173,11 @@ class Heads:
                 response.write_held()
 
 
-def _named(name: bytes) -> bytes:
-    """`name` in lower case. Raises RuntimeError for what is no token (RFC 9110)."""
+def _beginning(name: bytes) -> bytes:
+    """How the line of a field begins. Raises RuntimeError for no token (RFC 9110)."""
     if not TOKEN.fullmatch(name):
         raise RuntimeError("Invalid HTTP header name.")
-    lower = name.lower()
+    begin = name.lower() + b": "
     if len(_NAMES) < _MOST_NAMES:
-        _NAMES[name] = lower
-    return lower
+        _NAMES[name] = begin
+    return begin

@@ -29,7 +29,9 @@ METHODS = frozenset(
 NOT_IN_A_LINE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 """Control characters but HTAB (RFC 9110, section 5.5)."""
 
-_TARGET = re.compile(rb"[\x21-\x22\x24-\x7e]+")  # visible, no fragment (RFC 9112, 3.2)
+_NOT_IN_A_TARGET = re.compile(rb"[^\x21-\x22\x24-\x7e]")
+"""What is not visible, and the begin of a fragment (RFC 9112, section 3.2)."""
+
 _ABSOLUTE = re.compile(rb"(?i)https?://([^/?@]+)((?:[/?].*)?)", re.DOTALL)
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -59,7 +61,7 @@ def problem(
     """
     if method not in METHODS or version not in ("1.1", "1.0"):
         return HTTPStatus.BAD_REQUEST
-    if not _TARGET.fullmatch(target):
+    if not target or _NOT_IN_A_TARGET.search(target):
         return HTTPStatus.BAD_REQUEST
     if target[:1] != b"/" and not (
         (target == b"*" and method == b"OPTIONS") or _ABSOLUTE.fullmatch(target)

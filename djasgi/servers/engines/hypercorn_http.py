@@ -213,8 +213,8 @@ class Stream(Response):
             and http1.keep_alive_requests < http1.config.keep_alive_max_requests
         )
         scope = self.scope
-        defaults = http1.heads.defaults
-        self.begin(status, headers, scope["method"], scope["http_version"], defaults)
+        version = scope["http_version"]
+        self.begin(status, headers, scope["method"], version, http1.heads)
         http.begin_response(keep_alive=self.keep_alive)
         http1.heads.hold(self)
 

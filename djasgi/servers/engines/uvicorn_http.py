@@ -121,7 +121,7 @@ class Cycle(Response, RequestResponseCycle):
             headers,
             scope["method"],
             scope["http_version"],
-            self.engine.heads.defaults,
+            self.engine.heads,
         )
         if self.to_the_end:
             cast("Any", self.transport).is_cut_short = True
