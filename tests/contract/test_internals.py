@@ -204,7 +204,8 @@ PINS: dict[str, list[tuple[str, str, str]]] = {
             "self role event",
             (
                 "_cstate process_event process_keep_alive_disabled "
-                "client_is_waiting_for_100_continue _respond_to_state_changes"
+                "client_is_waiting_for_100_continue _respond_to_state_changes "
+                "_request_method their_http_version"
             ),
         ),
         (
@@ -234,6 +235,7 @@ PINS: dict[str, list[tuple[str, str, str]]] = {
             "self",
             "_data",
         ),
+        (f"{BUFFER}.__len__", "self", "_data"),
         ("hypercorn.asyncio.task_group:TaskGroup.spawn", "self func args", ""),
     ],
     "daphne": [
@@ -243,6 +245,14 @@ PINS: dict[str, list[tuple[str, str, str]]] = {
             "application connections",
         ),
         ("daphne.server:Server.protocol_disconnected", "self protocol", "connections"),
+        (
+            "daphne.http_protocol:WebRequest.__init__",
+            "",
+            (
+                "client_addr server_addr server application_queue _response_started "
+                "protocol_connected"
+            ),
+        ),
         ("daphne.http_protocol:WebRequest.process", "self", "transport makeConnection"),
         (
             "daphne.http_protocol:WebRequest.handle_reply",
@@ -279,7 +289,11 @@ PINS: dict[str, list[tuple[str, str, str]]] = {
         (f"{CHANNEL}.connectionMade", "self", "setTimeout timeOut"),
         (f"{CHANNEL}.lineReceived", "self line", "headerReceived allHeadersReceived"),
         (f"{CHANNEL}.headerReceived", "self line", "_maybeChooseTransferDecoder"),
-        (f"{CHANNEL}.allContentReceived", "self", "_command _path _version"),
+        (
+            f"{CHANNEL}.allContentReceived",
+            "self",
+            "_command _path _version _handlingRequest setRawMode requestReceived",
+        ),
         (f"{CHANNEL}.rawDataReceived", "self data", "_handlingRequest"),
         (f"{CHANNEL}.writeHeaders", "self version code reason headers", ""),
         (f"{CHANNEL}._respondToBadRequestAndDisconnect", "self", ""),
@@ -323,7 +337,22 @@ PINS: dict[str, list[tuple[str, str, str]]] = {
         (f"{CHANNEL}.loseConnection", "self", "_networkProducer unregisterProducer"),
         (f"{CHANNEL}.connectionLost", "self reason", "_abortingCall cancel"),
         ("twisted.internet.tcp:Connection.loseWriteConnection", "self", ""),
-        ("twisted.internet.tcp:Connection.abortConnection", "self", ""),
+        ("twisted.internet.tcp:Connection.abortConnection", "self", "_aborting"),
+        (
+            "twisted.internet.abstract:FileDescriptor.write",
+            "self data",
+            "connected _tempDataBuffer _tempDataLen startWriting",
+        ),
+        (
+            "twisted.internet.abstract:FileDescriptor.doWrite",
+            "self",
+            "dataBuffer writeSomeData disconnecting _writeDisconnecting",
+        ),
+        (
+            "twisted.protocols.policies:TimeoutMixin.setTimeout",
+            "self period",
+            "timeOut",
+        ),
         (
             "twisted.internet.unix:Port._fromListeningDescriptor",
             "reactor fd factory",

@@ -28,6 +28,7 @@ from wsproto.events import CloseConnection
 from djasgi.options import Options
 from djasgi.servers.base import Application, Requests
 from djasgi.servers.engines import refusals
+from djasgi.servers.engines.deadline import Deadline
 from djasgi.servers.engines.draining import drain
 from djasgi.servers.engines.framing import Heads
 from djasgi.servers.engines.hypercorn_http import Http1, Wrapper
@@ -89,8 +90,6 @@ class Wait:
     hypercorn calls `restart` when it begins to wait, and `stop` when a head is
     complete. It starts a task each time, which costs more, and which keeps a connection
     that its client has closed, with its descriptor, until the keep-alive time is over.
-    Here a timer that fires too early looks again: to make one for each request, and
-    cancel it, costs more too.
     """
 
     def __init__(self, connection: Connection, options: Options) -> None:
@@ -102,8 +101,7 @@ class Wait:
         self._begun = False
         self._is_over = False
         self._group: TaskGroup | None = None
-        self._deadline: float | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = Deadline(self.end)
 
     async def restart(self, task_group: TaskGroup, action: Callable[..., Any]) -> None:
         if self._is_over:
@@ -111,18 +109,22 @@ class Wait:
         self._group = task_group
         self._begun = self.heads == 0
         self.waiting = True
-        self._set(self._head if self._begun else self._keep_alive)
+        self._deadline.set(self._head if self._begun else self._keep_alive)
 
     async def stop(self) -> None:
+        self.head()
+
+    def head(self) -> None:
+        """A head is complete."""
         self.heads += 1
         self.waiting = False
-        self._set(None)
+        self._deadline.set(None)
 
     def begin(self) -> None:
         """The first byte of a further request: now the head has its own limit."""
         if not self._begun:
             self._begun = True
-            self._set(self._head)
+            self._deadline.set(self._head)
 
     def end(self) -> None:
         """Close the connection, which waits for a request."""
@@ -134,32 +136,7 @@ class Wait:
         """The connection is over."""
         self._is_over = True
         self.waiting = False
-        self._deadline = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _set(self, seconds: float | None) -> None:
-        if seconds is None:
-            self._deadline = None
-            return
-        loop = self._connection.loop
-        deadline = self._deadline = loop.time() + seconds
-        if self._timer is not None and self._timer.when() > deadline:
-            self._timer.cancel()
-            self._timer = None
-        if self._timer is None:
-            self._timer = loop.call_at(deadline, self._look)
-
-    def _look(self) -> None:
-        self._timer = None
-        if self._deadline is None:
-            return
-        loop = self._connection.loop
-        if self._deadline > loop.time():
-            self._timer = loop.call_at(self._deadline, self._look)
-        else:
-            self.end()
+        self._deadline.cancel()
 
 
 class Connection(TCPServer):
@@ -183,6 +160,21 @@ class Connection(TCPServer):
         self.idle_task = Wait(self, engine.options)
         self._engine = engine
         self._told = False
+        self.arrival = cast("Arrival", writer.transport.get_protocol())
+
+    def take(self, data: bytes) -> bool:
+        """Let the application answer, if all that there is is a plain request.
+
+        Else False. The task that reads need not wake up for it.
+        """
+        wait = self.idle_task
+        if self.arrival.has_data or not wait.waiting or self._engine.is_cut:
+            return False
+        http1 = self._http()
+        if not isinstance(http1, Http1) or not http1.take(data):
+            return False
+        wait.head()
+        return True
 
     async def _read_data(self) -> None:
         wait = self.idle_task
@@ -190,6 +182,8 @@ class Connection(TCPServer):
             while not self.reader.at_eof():
                 heads = wait.heads
                 data = await self._read()
+                if len(data) < MAX_RECV:
+                    self.arrival.has_data = False
                 await self.protocol.handle(RawData(data))
                 if heads != wait.heads:
                     self._watch_websocket()
@@ -340,6 +334,15 @@ class Connection(TCPServer):
 class Arrival(asyncio.StreamReaderProtocol):
     """A connection that was accepted; it becomes a `Connection` after TLS's handshake."""
 
+    connection: Connection | None = None
+    has_data = False
+    """Whether there is something that the task of the connection has not read."""
+
+    def data_received(self, data: bytes) -> None:
+        if self.connection is None or not self.connection.take(data):
+            self.has_data = True
+            super().data_received(data)
+
 
 class Engine:
     """hypercorn's connections on given sockets."""
@@ -361,7 +364,7 @@ class Engine:
             setattr(self.config, name, value)
         self.heads = Heads(options)
         self.draining = False
-        self._is_cut = False
+        self.is_cut = False
         self._arriving: WeakSet[Arrival] = WeakSet()
         self._connections: dict[Connection, asyncio.Task[Any]] = {}
 
@@ -415,7 +418,9 @@ class Engine:
         assert task is not None, "asyncio runs this as a task"  # noqa: S101
         connection = Connection(self, reader, writer)
         self._connections[connection] = task
-        self._arriving.discard(cast("Arrival", writer.transport.get_protocol()))
+        arrival = connection.arrival
+        arrival.connection = connection
+        self._arriving.discard(arrival)
         try:
             await connection
         except* asyncio.CancelledError:
@@ -427,6 +432,7 @@ class Engine:
             logger.exception("Error in a connection")
         finally:
             del self._connections[connection]
+            arrival.connection = None
 
     def close_websockets(self, *, refuse: bool) -> None:
         for connection in self._connections:
@@ -435,7 +441,7 @@ class Engine:
     def idle(self) -> Iterator[Connection | Arrival]:
         yield from self._arriving
         for connection in self._connections:
-            if connection.is_idle() and not self._is_cut:
+            if connection.is_idle() and not self.is_cut:
                 yield connection
 
     def close(self, connection: Connection | Arrival) -> None:
@@ -448,7 +454,7 @@ class Engine:
         return bool(self._connections or self._arriving)
 
     def cut(self) -> int:
-        self._is_cut = True  # their task groups begin nothing any more
+        self.is_cut = True  # their task groups begin nothing any more
         running = sum(connection.has_application() for connection in self._connections)
         for task in self._connections.values():
             task.cancel()

@@ -32,6 +32,7 @@ from djasgi.servers.engines.heads import (
     wants_websocket,
 )
 from djasgi.servers.engines.hypercorn_websocket import WebSocket
+from djasgi.servers.engines.plain import Plain, plain_request
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n)|\n[ \t]")
 """What a head must not have: control characters, a bare LF or CR, a folded line."""
@@ -128,6 +129,21 @@ class Http(h11.Connection):
             self._reader = self._get_io_object(h11.CLIENT, None, READERS)
 
     @property
+    def waits(self) -> bool:
+        """Whether there is nothing of a request yet."""
+        return self.their_state is h11.IDLE and not self._receive_buffer
+
+    def take(self, request: Plain) -> None:
+        """Be told of a request, instead of reading it."""
+        self._cstate.process_event(h11.CLIENT, h11.Request)
+        self._request_method = request.method
+        self.their_http_version = request.version.encode()
+        if not request.keep_alive:
+            self._cstate.process_keep_alive_disabled()
+        self._cstate.process_event(h11.CLIENT, h11.EndOfMessage)
+        self._reader = self._get_io_object(h11.CLIENT, None, READERS)
+
+    @property
     def may_keep_alive(self) -> bool:
         """Whether the request lets the connection go on."""
         return self._cstate.keep_alive
@@ -141,15 +157,23 @@ class Stream(Response):
     what there is of the request: for ever, since the application waits for it.
     """
 
-    def __init__(self, http1: Http1, request: h11.Request, fields: list[Field]) -> None:
-        path, _, query = request.target.partition(b"?")
+    def __init__(
+        self,
+        http1: Http1,
+        method: bytes,
+        target: bytes,
+        version: str,
+        fields: list[Field],
+    ) -> None:
+        path, _, query = target.partition(b"?")
+        text = path.decode("ascii")
         self.scope: Scope = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": request.http_version.decode(),
-            "method": request.method.decode("ascii"),
+            "http_version": version,
+            "method": method.decode("ascii"),
             "scheme": "https" if http1.ssl else "http",
-            "path": unquote(path.decode("ascii")),
+            "path": unquote(text) if "%" in text else text,
             "raw_path": path,
             "query_string": query,
             "root_path": "",
@@ -188,9 +212,11 @@ class Stream(Response):
                 {"type": "http.request", "body": body, "more_body": True}
             )
         else:
-            await self._messages.put(
-                {"type": "http.request", "body": b"", "more_body": False}
-            )
+            await self._messages.put(_end_of_body())
+
+    def end_body(self) -> None:
+        """There is no body."""
+        self._messages.put_nowait(_end_of_body())
 
     async def send(self, message: Message) -> None:
         if self._closed:
@@ -236,6 +262,10 @@ class Stream(Response):
             self._messages.get_nowait()
         self._messages.put_nowait({"type": "http.disconnect"})
         await http1.end(self)
+
+
+def _end_of_body() -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}
 
 
 class Http1(H11Protocol):
@@ -306,22 +336,33 @@ class Http1(H11Protocol):
         fields = visible(fields)
         if target[:1] != b"/":
             target, fields = origin_form(target, fields)
-            request = h11.Request(
-                method=request.method,
-                target=target,
-                headers=fields,
-                http_version=request.http_version,
-            )
         if websocket:
-            await self._create_websocket(request, fields)
+            await self._create_websocket(target, version, fields)
         else:
-            # To hypercorn it is like a stream of its own.
-            stream = self.stream = cast("Any", Stream(self, request, fields))
-            self.task_group.spawn(stream.run, cast("Any", self.app).app)
+            self._begin(Stream(self, request.method, target, version, fields))
+
+    def take(self, data: bytes) -> bool:
+        """Let the application answer, if `data` is a plain request. Else False."""
+        http: Any = self.connection
+        if not isinstance(http, Http) or not http.waits:
+            return False
+        request = plain_request(data, self.options.max_head_size)
+        if request is None:
+            return False
+        http.take(request)
+        method, target, version, fields, _ = request
+        stream = Stream(self, method, target, version, fields)
+        stream.end_body()
+        self._begin(stream)
+        return True
+
+    def _begin(self, stream: Stream) -> None:
+        self.stream = cast("Any", stream)  # to hypercorn it is like one of its own
+        self.task_group.spawn(stream.run, cast("Any", self.app).app)
         self.keep_alive_requests += 1
 
     async def _create_websocket(
-        self, request: h11.Request, fields: list[Field]
+        self, target: bytes, version: str, fields: list[Field]
     ) -> None:
         self.stream = WebSocket(
             self.app,
@@ -335,13 +376,14 @@ class Http1(H11Protocol):
             STREAM_ID,
         )
         self.connection = H11WSConnection(cast("h11.Connection", self.connection))
+        self.keep_alive_requests += 1
         await self.stream.handle(
             Request(
                 stream_id=STREAM_ID,
                 headers=fields,
-                http_version=request.http_version.decode(),
-                method=request.method.decode("ascii"),
-                raw_path=request.target,
+                http_version=version,
+                method="GET",
+                raw_path=target,
                 state=self.connection_state,
             )
         )
