@@ -23,6 +23,7 @@ from djasgi.servers.engines.heads import (
     handshake_problem,
     origin_form,
     problem,
+    visible,
     wants_websocket,
 )
 from djasgi.servers.engines.plain import Plain, plain_request
@@ -51,6 +52,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # Twisted is not typed here
         self._deadline = Deadline(self.timeoutConnection)
         self._peer = self.transport.getPeer()
         self._host = self.transport.getHost()
+        self.addresses = tuple(map(_address, (self._peer, self._host)))
         self._is_secure: bool = super().isSecure()
         # TLS has no such thing to write to: it passes the bytes on as they are.
         direct = isinstance(self.transport, FileDescriptor)
@@ -203,8 +205,9 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # Twisted is not typed here
         if found is not None:
             self.refuse(found)
             return
+        request.fields = visible(fields)
         if self._path[:1] != b"/":
-            self._path, request.fields = origin_form(self._path, fields)
+            self._path, request.fields = origin_form(self._path, request.fields)
         super().allHeadersReceived()
         self.heads += 1
         self.waiting = False
@@ -256,8 +259,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # Twisted is not typed here
         self.setTimeout(None)
         self.lineReceived = _forget  # type: ignore[assignment,method-assign]
         self.rawDataReceived = _forget  # type: ignore[method-assign]
-        peer = self.transport.getPeer()
-        client = (peer.host, peer.port) if hasattr(peer, "port") else None
+        client = self.addresses[0]
         scheme = "https" if self.isSecure() else "http"
         refusals.log(status, client, scheme, self.options)
         self.transport.write(refusals.refusal(status, self.options))
@@ -312,6 +314,11 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # Twisted is not typed here
     def plain_transport(self) -> Any:
         """The transport below TLS, if there is TLS."""
         return getattr(self.transport, "transport", self.transport)
+
+
+def _address(address: Any) -> tuple[str, int] | None:
+    """As the application sees it: a unix socket has none."""
+    return (address.host, address.port) if hasattr(address, "port") else None
 
 
 def _forget(data: bytes) -> None:

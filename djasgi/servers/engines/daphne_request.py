@@ -81,11 +81,7 @@ class Request(Response, WebRequest):  # type: ignore[misc]  # daphne is not type
 
     def _begin_application(self) -> None:
         self.request_start = time.time()
-        peers: list[tuple[str, int] | None] = [
-            (address.host, address.port) if hasattr(address, "port") else None
-            for address in (self.client, self.host)
-        ]
-        self.client_addr, self.server_addr = peers
+        self.client_addr, self.server_addr = self.channel.addresses
         self.application_queue = asyncio.Queue()
         scope = {
             "type": "http",
@@ -97,7 +93,7 @@ class Request(Response, WebRequest):  # type: ignore[misc]  # daphne is not type
             "raw_path": self.path,
             "query_string": self.uri.partition(b"?")[2],
             "root_path": "",
-            "headers": visible(self.fields),
+            "headers": self.fields,
             "client": self.client_addr,
             "server": self.server_addr,
             "state": {},

@@ -9,7 +9,7 @@ from daphne.ws_protocol import WebSocketProtocol
 
 from djasgi.servers.base import Scope
 from djasgi.servers.engines import refusals
-from djasgi.servers.engines.heads import Field, subprotocols, visible
+from djasgi.servers.engines.heads import Field, subprotocols
 
 SERVICE_RESTART = 1012
 _NO_CODE = 1005
@@ -35,7 +35,7 @@ class WebSocket(WebSocketProtocol):  # type: ignore[misc]  # daphne is not typed
 
     def adapt(self, scope: Scope, *, secure: bool) -> None:
         """Give the application the head as it was sent, and what daphne leaves out."""
-        scope["headers"] = visible(self.fields)
+        scope["headers"] = self.fields
         scope["subprotocols"] = subprotocols(self.fields)
         scope["scheme"] = "wss" if secure else "ws"
         scope["http_version"] = "1.1"
