@@ -514,6 +514,52 @@ def test_pipelined_requests_are_answered_in_order(shared: Shared) -> None:
     assert bodies == [b"aHTTP", b"bHTTP", b"cHTTP", b"hello"]
 
 
+def test_requests_follow_one_another_however_they_come(shared: Shared) -> None:
+    """Some are read at once, others by a parser that keeps what is not complete."""
+    _, engine, sockets = shared
+    plain = head(start="GET / HTTP/1.1")
+    upload = head("Content-Length: 3", start="POST / HTTP/1.1") + b"abc"
+    absolute = head(start="GET http://h/ HTTP/1.1")
+
+    def answers(sock: socket.socket, number: int) -> bytes:
+        received = b""
+        while received.count(b"hello") < number:
+            chunk = sock.recv(65_536)
+            assert chunk, "the connection was closed"
+            received += chunk
+        assert received.count(b"HTTP/1.1 200 OK\r\n") == received.count(b"hel")
+        return received
+
+    with client(sockets["tcp4"]) as sock:
+        for first, second in (
+            (plain, b""),
+            (upload, b""),
+            (plain[:9], plain[9:]),
+            (plain, b""),
+            (upload[:30], upload[30:]),
+            (plain, plain),
+            (plain + upload[:9], upload[9:] + plain),
+            (absolute, plain),
+            (b"\r\n", plain),
+            (plain + b"\r", b"\n" + plain),
+            (plain, b""),
+        ):
+            sock.sendall(first)
+            # Long enough for it to be read by itself.
+            assert exchange_one(shared, head())[0] == 200
+            sock.sendall(second)
+            answers(sock, (first + second).count(b" HTTP/1.1\r\n"))
+        sock.sendall(HEAD % b"/hold")
+        engine.wait_for("^http /hold$")
+        sock.sendall(plain)
+        assert exchange_one(shared, head())[0] == 200
+        engine.release()
+        assert b"held" in answers(sock, 1)
+        sock.sendall(plain)
+        answers(sock, 1)
+    engine.forget()
+
+
 def test_head_that_comes_in_pieces_is_measured_whole(shared: Shared) -> None:
     _, engine, sockets = shared
     request = head(f"X: {'x' * 65_500}")

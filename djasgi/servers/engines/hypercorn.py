@@ -180,10 +180,10 @@ class Connection(TCPServer):
         wait = self.idle_task
         try:
             while not self.reader.at_eof():
-                heads = wait.heads
                 data = await self._read()
                 if len(data) < MAX_RECV:
                     self.arrival.has_data = False
+                heads = wait.heads
                 await self.protocol.handle(RawData(data))
                 if heads != wait.heads:
                     self._watch_websocket()
