@@ -141,6 +141,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # Twisted is not typed here
             and not self._buffer
             and not self._head_size
             and not self.paused
+            and not self.transport.disconnecting
         )
 
     def _take(self, plain: Plain) -> None:
