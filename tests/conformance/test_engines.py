@@ -526,6 +526,18 @@ def test_tls_handshake_is_part_of_the_head(
 # Native settings
 
 
+def test_time_to_read_begins_anew_with_each_request(sock: socket.socket) -> None:
+    """hypercorn's read_timeout, for requests that its task need not read."""
+    seconds = 1
+    native = [["read_timeout", str(seconds)]]
+    with Engine("hypercorn", sock, native=native), client(sock) as kept:
+        start = time.monotonic()
+        while time.monotonic() - start < 1.5 * seconds:
+            kept.sendall(HEAD % b"/")
+            assert answer(kept)[0] == 200
+            time.sleep(seconds / 10)  # noqa: TID251 - a client that is not in a hurry
+
+
 def test_native_settings_take_effect(sock: socket.socket) -> None:
     with (
         Engine("hypercorn", sock, native=[["keep_alive_max_requests", "2"]]),

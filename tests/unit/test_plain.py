@@ -9,6 +9,7 @@ import httptools
 import pytest
 from hypothesis import given, strategies as st
 
+from djasgi.servers.engines import plain
 from djasgi.servers.engines.plain import Plain, plain_request
 
 MOST = 65_536
@@ -87,6 +88,12 @@ def test_anything_else_is_left_to_the_parser(data: bytes) -> None:
 def test_head_that_is_too_large_is_left_to_the_parser() -> None:
     assert plain_request(HEAD, len(HEAD)) is not None
     assert plain_request(HEAD, len(HEAD) - 1) is None
+
+
+def test_long_names_are_read_and_not_remembered() -> None:
+    name = b"x" * 1000
+    assert plain_request(HEAD.replace(b"x-two", name), MOST) is not None
+    assert name not in plain._NAMES
 
 
 class Seen:

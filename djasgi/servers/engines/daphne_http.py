@@ -77,6 +77,11 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # Twisted is not typed here
         super().connectionLost(reason)
         self._deadline.cancel()
 
+    def hand_over(self) -> None:
+        """The connection is another protocol's from now on."""
+        self.factory.channels.discard(self)
+        self._deadline.cancel()
+
     def setTimeout(self, period: float | None) -> Any:  # noqa: N802  # Twisted's name
         before: Any = self.timeOut
         self.timeOut = period
@@ -136,6 +141,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # Twisted is not typed here
         """Whether nothing runs, and there is nothing of a request."""
         return (
             self.waiting
+            and not self.refused
             and self.line_mode
             and self.persistent
             and not self._buffer

@@ -43,9 +43,10 @@ class Http2(H2Connection):  # type: ignore[misc]  # Twisted is not typed here
         most = self.options.max_head_size + http2.ROOM
         self.conn.decoder.max_header_list_size = most
         # What has been made for HTTP/1 before the client said what it wants.
-        channels = self.factory.channels
-        channels -= {c for c in channels if c.transport is self.transport}
-        channels.add(self)
+        for channel in [*self.factory.channels]:
+            if channel.transport is self.transport:
+                channel.hand_over()
+        self.factory.channels.add(self)
         super().connectionMade()
 
     def connectionLost(self, *arguments: Any, **keywords: Any) -> None:  # noqa: N802

@@ -75,7 +75,7 @@ class Request(Response, WebRequest):  # type: ignore[misc]  # daphne is not type
         done = super().process()
         self.server.handshake_of = None
         if self.transport is None:  # it belongs to a websocket now
-            channel.factory.channels.discard(channel)
+            channel.hand_over()
             channel.websocket = self.server.handshake
         return done
 

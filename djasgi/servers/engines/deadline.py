@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import copy_context
 
 
 class Deadline:
@@ -16,6 +17,8 @@ class Deadline:
     def __init__(self, over: Callable[[], None]) -> None:
         self._over = over
         self._loop = asyncio.get_running_loop()
+        # Timers copy the context they are made in: that of a request must not live on.
+        self._context = copy_context()
         self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -29,7 +32,7 @@ class Deadline:
             if self._timer.when() <= deadline:
                 return
             self._timer.cancel()
-        self._timer = self._loop.call_at(deadline, self._look)
+        self._begin(deadline)
 
     def cancel(self) -> None:
         """Have no limit any more, and no timer."""
@@ -38,12 +41,15 @@ class Deadline:
             self._timer.cancel()
             self._timer = None
 
+    def _begin(self, deadline: float) -> None:
+        self._timer = self._loop.call_at(deadline, self._look, context=self._context)
+
     def _look(self) -> None:
         self._timer = None
         if self._deadline is None:
             return
         if self._deadline > self._loop.time():
-            self._timer = self._loop.call_at(self._deadline, self._look)
+            self._begin(self._deadline)
         else:
             self._deadline = None
             self._over()

@@ -168,7 +168,12 @@ class Connection(TCPServer):
         Else False. The task that reads need not wake up for it.
         """
         wait = self.idle_task
-        if self.arrival.has_data or not wait.waiting or self._engine.is_cut:
+        if (
+            self.arrival.has_data
+            or not wait.waiting
+            or self._engine.is_cut
+            or self.config.read_timeout is not None  # which that task measures
+        ):
             return False
         http1 = self._http()
         if not isinstance(http1, Http1) or not http1.take(data):

@@ -25,7 +25,8 @@ _NAMES: dict[bytes, bytes] = {}
 """Names of header fields that say nothing to a server, in lower case."""
 
 _MOST_NAMES = 1000
-"""More are not kept: clients could send any number of them."""
+_LONGEST_NAME = 64
+"""More are not kept, nor longer ones: clients could send any number of them."""
 
 
 class Plain(NamedTuple):
@@ -69,6 +70,6 @@ def _lower(name: bytes) -> bytes | None:
     lower = name.lower()
     if not TOKEN.fullmatch(name) or not is_visible(lower) or lower in _NOT_PLAIN:
         return None
-    if len(_NAMES) < _MOST_NAMES:
+    if len(_NAMES) < _MOST_NAMES and len(name) <= _LONGEST_NAME:
         _NAMES[name] = lower
     return lower

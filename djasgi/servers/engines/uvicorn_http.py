@@ -157,7 +157,8 @@ _PLAIN_NAMES: dict[bytes, bytes] = {}
 """Names of header fields in lower case, without those that the application does not see."""
 
 _MOST_NAMES = 1000
-"""More are not kept: clients could send any number of them."""
+_LONGEST_NAME = 64
+"""More are not kept, nor longer ones: clients could send any number of them."""
 
 
 class _RefusedError(Exception):
@@ -250,7 +251,7 @@ class Connection(HttpToolsProtocol):
     def _lower(self, name: bytes) -> bytes:
         lower = name.lower()
         if is_visible(lower):
-            if len(_PLAIN_NAMES) < _MOST_NAMES:
+            if len(_PLAIN_NAMES) < _MOST_NAMES and len(name) <= _LONGEST_NAME:
                 _PLAIN_NAMES[name] = lower
         else:
             self._is_unclean = True
