@@ -52,7 +52,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # Twisted is not typed here
         self._deadline = Deadline(self.timeoutConnection)
         self._peer = self.transport.getPeer()
         self._host = self.transport.getHost()
-        self.addresses = tuple(map(_address, (self._peer, self._host)))
+        self.addresses = tuple(map(address, (self._peer, self._host)))
         self._is_secure: bool = super().isSecure()
         # TLS has no such thing to write to: it passes the bytes on as they are.
         direct = isinstance(self.transport, FileDescriptor)
@@ -323,9 +323,9 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # Twisted is not typed here
         return getattr(self.transport, "transport", self.transport)
 
 
-def _address(address: Any) -> tuple[str, int] | None:
+def address(of: Any) -> tuple[str, int] | None:
     """As the application sees it: a unix socket has none."""
-    return (address.host, address.port) if hasattr(address, "port") else None
+    return (of.host, of.port) if hasattr(of, "port") else None
 
 
 def _forget(data: bytes) -> None:

@@ -15,7 +15,7 @@ from twisted.web._http2 import H2Connection
 
 from djasgi.options import Options
 from djasgi.servers.engines import http2, refusals
-from djasgi.servers.engines.daphne_http import Channel
+from djasgi.servers.engines.daphne_http import Channel, address
 from djasgi.servers.engines.draining import CLOSING
 
 _MOST_AT_ONCE = 100
@@ -100,8 +100,7 @@ class Http2(H2Connection):  # type: ignore[misc]  # Twisted is not typed here
             self._finish(stream_id)
 
     def _refuse(self, stream_id: int, status: HTTPStatus) -> None:
-        peer = self.transport.getPeer()
-        client = (peer.host, peer.port) if hasattr(peer, "port") else None
+        client = address(self.transport.getPeer())
         refusals.log(status, client, "https", self.options)
         fields, body = http2.refusal(status, self.options)
         try:

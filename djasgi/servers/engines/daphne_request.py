@@ -98,14 +98,10 @@ class Request(Response, WebRequest):  # type: ignore[misc]  # daphne is not type
             "server": self.server_addr,
             "state": {},
         }
-        more_body = self.content is not None
-        if not more_body:
-            self.application_queue.put_nowait(
-                {"type": "http.request", "body": b"", "more_body": False}
-            )
         size = self.server.request_buffer_size
+        more_body = True
         while more_body:
-            body = self.content.read(size)
+            body = b"" if self.content is None else self.content.read(size)
             more_body = len(body) == size
             self.application_queue.put_nowait(
                 {"type": "http.request", "body": body, "more_body": more_body}

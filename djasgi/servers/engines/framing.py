@@ -7,7 +7,7 @@ import time
 from collections.abc import Container, Iterable
 
 from djasgi.options import Options
-from djasgi.servers.engines.heads import NOT_IN_A_LINE, TOKEN, Field, tokens
+from djasgi.servers.engines.heads import NOT_IN_A_LINE, TOKEN, Field, remember, tokens
 from djasgi.servers.engines.refusals import own_fields, phrase
 
 _COPIED = 65_536
@@ -20,20 +20,13 @@ _STATUS_LINES = {
     for status in range(100, 600)
 }
 
-_LENGTH, _CODING, _CONNECTION = (
-    b"content-length: ",
-    b"transfer-encoding: ",
-    b"connection: ",
-)
+_LENGTH, _CODING = b"content-length: ", b"transfer-encoding: "
 _OWN = (b"date: ", b"server: ")
-_TELLING = frozenset((_LENGTH, _CODING, _CONNECTION, *_OWN))
+_TELLING = frozenset((_LENGTH, _CODING, b"connection: ", *_OWN))
 """Beginnings of the lines that say something to whoever makes the head."""
 
 _NAMES: dict[bytes, bytes] = {}
 """How the line of a field begins, by the name that applications give. They are few."""
-
-_MOST_NAMES = 1000
-"""More are not kept: an application may make them of anything."""
 
 
 class Response:
@@ -178,6 +171,5 @@ def _beginning(name: bytes) -> bytes:
     if not TOKEN.fullmatch(name):
         raise RuntimeError("Invalid HTTP header name.")
     begin = name.lower() + b": "
-    if len(_NAMES) < _MOST_NAMES:
-        _NAMES[name] = begin
+    remember(_NAMES, name, begin)
     return begin

@@ -48,6 +48,9 @@ _FRAMING = frozenset((b"host", b"content-length", b"transfer-encoding"))
 _MOST_DIGITS = 18
 """Of a Content-Length: more is beyond what some parsers count."""
 
+_MOST_NAMES = 1000
+_LONGEST_NAME = 64
+
 _HANDSHAKE_KEY = 16
 """Bytes in Sec-WebSocket-Key (RFC 6455, section 4.1)."""
 
@@ -86,6 +89,16 @@ def problem(
     if len(fields) > MOST_FIELDS:
         return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
     return None
+
+
+def remember(names: dict[bytes, bytes], name: bytes, value: bytes) -> None:
+    """Keep what is looked up by the name of a field.
+
+    Names come from the outside, in any number and of any length: few and short ones are
+    kept.
+    """
+    if len(names) < _MOST_NAMES and len(name) <= _LONGEST_NAME:
+        names[name] = value
 
 
 def is_visible(name: bytes) -> bool:

@@ -15,6 +15,7 @@ from djasgi.servers.engines.heads import (
     Field,
     is_visible,
     problem,
+    remember,
     tokens,
 )
 
@@ -23,10 +24,6 @@ _NOT_PLAIN = frozenset((b"content-length", b"transfer-encoding", b"expect", b"up
 
 _NAMES: dict[bytes, bytes] = {}
 """Names of header fields that say nothing to a server, in lower case."""
-
-_MOST_NAMES = 1000
-_LONGEST_NAME = 64
-"""More are not kept, nor longer ones: clients could send any number of them."""
 
 
 class Plain(NamedTuple):
@@ -70,6 +67,5 @@ def _lower(name: bytes) -> bytes | None:
     lower = name.lower()
     if not TOKEN.fullmatch(name) or not is_visible(lower) or lower in _NOT_PLAIN:
         return None
-    if len(_NAMES) < _MOST_NAMES and len(name) <= _LONGEST_NAME:
-        _NAMES[name] = lower
+    remember(_NAMES, name, lower)
     return lower

@@ -24,6 +24,7 @@ from djasgi.servers.engines.heads import (
     is_visible,
     origin_form,
     problem,
+    remember,
     visible,
     wants_websocket,
 )
@@ -156,10 +157,6 @@ def _nothing() -> None:
 _PLAIN_NAMES: dict[bytes, bytes] = {}
 """Names of header fields in lower case, without those that the application does not see."""
 
-_MOST_NAMES = 1000
-_LONGEST_NAME = 64
-"""More are not kept, nor longer ones: clients could send any number of them."""
-
 
 class _RefusedError(Exception):
     """Ends the parser's work on a head that breaks a rule."""
@@ -251,8 +248,7 @@ class Connection(HttpToolsProtocol):
     def _lower(self, name: bytes) -> bytes:
         lower = name.lower()
         if is_visible(lower):
-            if len(_PLAIN_NAMES) < _MOST_NAMES and len(name) <= _LONGEST_NAME:
-                _PLAIN_NAMES[name] = lower
+            remember(_PLAIN_NAMES, name, lower)
         else:
             self._is_unclean = True
         return lower
